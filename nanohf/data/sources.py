@@ -1,0 +1,91 @@
+"""Where text and examples come from: `builtin` (the toy world), a folder, or a Hub id, all as `datasets` objects."""
+
+from pathlib import Path
+
+from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
+from datasets.data_files import EmptyDatasetError
+
+from . import world
+
+BUILTIN = "builtin"
+BUILTIN_DOCUMENTS = 10**9  # generated as they are read, so as good as endless
+FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "text", ".csv": "csv"}
+
+
+def text_stream(dataset: str, split: str, config: str | None = None, column: str = "text") -> IterableDataset:
+    """The documents of a text source as a stream of {"text": str}, with exact `state_dict`.
+
+    dataset: "builtin", a folder (.parquet, .jsonl, .json, .csv, .txt) or a Hub id. split: "train" or "validation". A
+    source without a validation split lends its last data file (as nanochat does), or every 100th document if it has
+    only one.
+
+    Raises:
+        ValueError: no such folder, no data files in it, no such column, or no text in the first documents.
+    """
+    if dataset == BUILTIN:
+        rows = {"kind": "documents", "split": "train" if split == "train" else "test", "size": BUILTIN_DOCUMENTS}
+        return IterableDataset.from_generator(world.rows, gen_kwargs=rows)
+
+    files = _data_files(dataset, config)
+    train = list(files.get("train") or next(iter(files.values())))
+    validation = list(files.get("validation") or files.get("test") or [])
+    if not validation and len(train) > 1:
+        *train, last = sorted(train)
+        validation = [last]
+    chosen = validation if split == "validation" and validation else train
+    name = chosen[0].removesuffix(".gz").removesuffix(".zst")
+    if (kind := FORMATS.get(Path(name).suffix)) is None:
+        raise ValueError(f"dataset={dataset!r}: {Path(name).name} is none of {', '.join(FORMATS)}")
+    options = {"sample_by": "document"} if kind == "text" else {}
+    stream = load_dataset(kind, data_files=chosen, split="train", streaming=True, **options)
+    first = next(iter(stream), {})
+    if column not in first:
+        have = ", ".join(first) or "nothing"
+        raise ValueError(f"dataset={dataset!r} has no column {column!r} but {have}. Set text_column.")
+    if not validation:  # one file: every 100th document is for validation
+        stream = stream.filter(lambda _, i: (i % 100 == 99) == (split == "validation"), with_indices=True)
+    stream = stream.select_columns(column)
+    return stream.rename_column(column, "text") if column != "text" else stream
+
+
+def examples(dataset: str, split: str, config: str | None = None, rows: int | None = None, seed: int = 0) -> Dataset:
+    """A table of examples: load_dataset(dataset, config, split=split), its first `rows` rows if given.
+
+    For `builtin`, config is "conversations" or "problems" and rows is needed (the world has no end).
+    """
+    if dataset == BUILTIN:
+        if rows is None:
+            raise ValueError(f"dataset=builtin, config={config}: the toy world has no end; set rows")
+        return Dataset.from_list(list(world.rows(config, split, rows, seed)))
+    check_source(dataset)
+    table = load_dataset(dataset, config, split=split)
+    return table if rows is None else table.select(range(min(rows, len(table))))
+
+
+def check_source(dataset: str, config: str | None = None, column: str | None = None) -> None:
+    """Fails early on a source on this machine that cannot work; a Hub id is left for the stage to open.
+
+    Raises:
+        ValueError: a folder that does not exist or holds no data, or (if `column` is given) no text.
+    """
+    if dataset == BUILTIN:
+        return
+    if dataset.startswith((".", "/", "~")) and not Path(dataset).expanduser().is_dir():
+        raise ValueError(f"dataset={dataset!r} is no folder. Give a folder, a Hub id (user/name) or builtin.")
+    if not Path(dataset).is_dir():
+        if dataset.count("/") > 1 or not dataset.replace("/", "").strip():
+            raise ValueError(f"dataset={dataset!r} is no folder and no Hub id (user/name). builtin is the toy world.")
+        return
+    _data_files(dataset, config)
+    if column is not None:
+        texts = (row["text"] for row in text_stream(dataset, "train", config, column).take(100))
+        if not any(text and text.strip() for text in texts):
+            raise ValueError(f"dataset={dataset!r} has no text in column {column!r} of its first 100 documents")
+
+
+def _data_files(dataset: str, config: str | None) -> dict[str, list[str]]:
+    try:
+        builder = load_dataset_builder(dataset, config)
+    except EmptyDatasetError as error:
+        raise ValueError(f"dataset={dataset!r} holds no data files ({', '.join(FORMATS)})") from error
+    return builder.config.data_files

@@ -1,0 +1,550 @@
+"""The words of the toy world and the grammar of its documents; `world.py` turns them into rows.
+
+Every text of the toy world is a pattern, in a notation of three marks:
+
+    (red|blue)   one of the alternatives; they nest, and one may be empty
+    <weather>    one of the alternatives of RULES["weather"]
+    {thing}      a member of the text's cast, drawn once and then kept: `{thing.one}` is the same thing in the
+                 singular, `{thing2}` another thing. `{A}`, `{B}`, `{C}` are people: `{A.he}`, `{A.town}`, ...
+
+Facts (who lives where, what a cow says, which town is the capital) are the attributes of these members, so
+documents and conversations cannot contradict each other.
+"""
+
+import random
+import re
+from types import SimpleNamespace
+from typing import NamedTuple
+
+
+class Member(SimpleNamespace):
+    """A person, a place or a thing; its other columns are attributes."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def nouns(words: str) -> list[Member]:
+    """`apple berry:berries` as members that print in the plural and have the singular as `.one`."""
+    pairs = (word.partition(":") for word in words.split())
+    return [Member(name=many or f"{one}s", one=one) for one, _, many in pairs]
+
+
+def table(columns: str, text: str) -> list[Member]:
+    lines = (re.split(r", *", line) for line in text.strip().splitlines())
+    return [Member(**dict(zip(columns.split(), line, strict=True))) for line in lines]
+
+
+LANDS = table("name capital river flag", """
+Norland, Highford, Ash, blue
+Westria, Stonebridge, Wren, red
+Sundale, Goldport, Amber, yellow
+Easterlee, Whitecliff, Fern, green""")
+
+TOWNS = table("name land sight known", """
+Highford, Norland, an old castle, its blue glass
+Millbrook, Norland, a water mill, its good bread
+Stonebridge, Westria, a long stone bridge, its clocks
+Greenfield, Westria, a round green park, its sweet honey
+Goldport, Sundale, a harbour with a lighthouse, its fresh fish
+Appleton, Sundale, a garden full of fruit trees, its red apples
+Whitecliff, Easterlee, a tall white tower, its warm wool
+Foxwood, Easterlee, a deep forest, its wooden toys""")
+
+ANIMALS = table("name one says home eats colour", """
+cows, cow, moo, barn, grass, brown
+sheep, sheep, baa, field, grass, white
+dogs, dog, woof, yard, meat, black
+cats, cat, meow, house, fish, grey
+ducks, duck, quack, pond, bread, yellow
+horses, horse, neigh, stable, hay, brown
+pigs, pig, oink, mud, potatoes, pink
+hens, hen, cluck, coop, corn, red
+owls, owl, hoot, tree, mice, brown
+frogs, frog, croak, pond, flies, green
+bees, bee, buzz, hive, honey, yellow
+mice, mouse, squeak, hole, cheese, grey
+lions, lion, roar, cave, meat, golden
+crows, crow, caw, tree, seeds, black
+goats, goat, bleat, hill, leaves, white
+bears, bear, growl, forest, berries, brown""")
+
+JOBS = table("name one makes tool place", """
+bakers, baker, bread, oven, bakery
+farmers, farmer, corn, plough, farm
+potters, potter, bowls, wheel, workshop
+weavers, weaver, cloth, loom, workshop
+smiths, smith, nails, hammer, forge
+gardeners, gardener, soup from fresh vegetables, spade, garden
+carpenters, carpenter, chairs, saw, workshop
+fishers, fisher, nets, boat, harbour
+shepherds, shepherd, cheese, whistle, hill
+tailors, tailor, coats, needle, shop
+teachers, teacher, good lessons, chalk, school""")
+
+COLOURED = table("name hue", """
+grass, green
+the sky, blue
+snow, white
+coal, black
+the sun, yellow
+blood, red
+chocolate, brown
+a lemon, yellow
+a carrot, orange
+a cloud, white
+a leaf, green
+the sea, blue""")
+
+OPPOSITES = table("name of", """
+hot, cold
+big, small
+fast, slow
+old, young
+day, night
+up, down
+open, closed
+wet, dry
+happy, sad
+long, short
+light, dark
+full, empty
+early, late
+strong, weak
+loud, quiet
+near, far""")
+
+DAYS = table("name next before", """
+Monday, Tuesday, Sunday
+Tuesday, Wednesday, Monday
+Wednesday, Thursday, Tuesday
+Thursday, Friday, Wednesday
+Friday, Saturday, Thursday
+Saturday, Sunday, Friday
+Sunday, Monday, Saturday""")
+
+FOODS = nouns("apple pear plum lemon orange egg nut berry:berries carrot potato:potatoes onion cookie cake "
+              "bean peach:peaches tomato:tomatoes cherry:cherries pie melon mushroom")
+GOODS = nouns("shell stone button bead card pencil book cup candle bell marble flower sticker stamp balloon "
+              "kite hat spoon brush:brushes ribbon feather toy ball")
+
+
+def people(start: int, names: str) -> list[Member]:
+    """Where they live and what they do follows from the number they bear, counted from `start`."""
+    pronouns = (("she", "her", "her"), ("he", "him", "his"))
+    return [Member(name=name, town=TOWNS[i * 3 % 8], job=JOBS[i % 11], pet=ANIMALS[i * 5 % 16],
+                   colour=LANDS[i // 3 % 4].flag, **dict(zip(("he", "him", "his"), pronouns[i % 2], strict=True)))
+            for i, name in enumerate(names.split(), start)]
+
+
+# Problems of the train split are about the first, those of the test split about the others; she, he, she, he, ...
+TRAIN_PEOPLE = people(0, "Mia Tom Anna Ben Lily Sam Rosa Max Ella Leo Nora Jack Ida Finn Clara Hugo Emma Paul "
+                         "Vera Otto Ruth Nick Zoe Karl")
+TEST_PEOPLE = people(24, "Lena Oscar Tina Adam Maya Eric Sofia Ivan Julia Ralph Alma Dan")
+
+MEMBERS = {
+    "land": LANDS, "town": TOWNS, "animal": ANIMALS, "job": JOBS, "coloured": COLOURED, "opposite": OPPOSITES,
+    "day": DAYS, "food": FOODS, "thing": FOODS + GOODS, "good": GOODS,
+    "box": nouns("box:boxes bag basket crate tray sack"),
+    "friend": nouns("friend child:children neighbour cousin"),
+    "colour": ["red", "blue", "green", "yellow", "white", "black", "brown", "grey"],
+    "season": ["spring", "summer", "autumn", "winter"],
+    "word": [Member(name=word, spelled="-".join(word))
+             for word in [m.one for m in (*ANIMALS, *FOODS, *GOODS)] + [o.name for o in OPPOSITES]],
+    "saying": ["The moon is bright tonight.", "Seven bees sing in the tree.", "I like warm bread.",
+               "Rain makes the garden grow.", "A good friend is never far.", "The little boat goes home.",
+               "One step at a time.", "Every day is a new day.", "The cat sleeps on the mat.", "Slow and steady."],
+}
+
+
+class Cast(dict):
+    """Who and what one text is about; what is named for the first time is drawn from the people or MEMBERS."""
+
+    def __init__(self, rng: random.Random, people: list[Member], **known):
+        super().__init__(known)
+        self.rng, self.people = rng, people
+
+    def __missing__(self, key: str):
+        pool = self.people if key in "ABC" else MEMBERS[key.rstrip("23")]
+        value = self.rng.choice(pool)
+        while any(value is other for other in self.values()):
+            value = self.rng.choice(pool)
+        self[key] = value
+        return value
+
+
+_CHOICE, _RULE, _SPACES = re.compile(r"\(([^()]*)\)"), re.compile(r"<(\w+)>"), re.compile("  +")
+_ARTICLE, _START = re.compile(r"\b([Aa]) (?=[aeiou])"), re.compile(r'(?:^|[.!?] |\n)"?[a-z]')
+
+
+def tell(pattern: str, cast: Cast) -> str:
+    """One text of a pattern; `a` becomes `an` where it must, and sentences start with a capital."""
+    choice = cast.rng.choice
+    while "(" in pattern or "<" in pattern:
+        pattern = _CHOICE.sub(lambda m: choice(m[1].split("|")), pattern)
+        pattern = _RULE.sub(lambda m: f"({RULES[m[1]]})", pattern)
+    text = _SPACES.sub(" ", pattern.format_map(cast)).strip()
+    return _START.sub(lambda m: m[0].upper(), _ARTICLE.sub(r"\1n ", text))
+
+
+def patterns(text: str) -> list[str]:
+    """One pattern a line; an indented line goes on with the one before."""
+    return re.sub(r"\n +", " ", text.strip()).split("\n")
+
+
+RULES = dict(line.split(": ", 1) for line in patterns("""
+once: one day|one {season} morning|on {day}|last {season}|early one evening|a long time ago|<time>
+time: in the morning|at noon|after lunch|in the evening|at night|before dinner|after school|in the afternoon
+then: then|after that|soon|a little later|next|a moment later
+mood: happy|sad|tired|proud|glad|angry|afraid|hungry|curious|surprised|calm
+big: big|small|little|huge|tiny|old|new|pretty|strange|heavy|round|strong
+nice: nice|lovely|quiet|busy|bright|beautiful|clean|warm|famous|peaceful
+manner: slowly|quickly|carefully|quietly|happily|with a smile|without a sound
+went: went|walked|ran|hurried|rode|travelled|came
+place: the forest|the river|the market|the old mill|the hill|the lake|the garden|the bridge|the school|the
+    barn|the beach|the field|the kitchen|the library|the farm
+spot: under the bed|behind the door|on the roof|in a tree|beside the road|near the well|under a big stone|in
+    the grass|on the table|inside an old box|at the top of the hill|between two rocks
+weather: it rained|the sun was shining|it was cold and windy|snow was falling|there was fog|it was a warm
+    day|the sky was grey|a storm was coming|the wind was soft|it was hot
+said: said|answered|whispered|replied|laughed|called
+look: looked|searched|hunted
+felt: {A.he} felt (very|so|a little|) <mood>|{A} was (very|so|quite|) <mood>|it made {A.him} (very|so|) <mood>
+meal: bread and cheese|hot soup|{food} and milk|fish with potatoes|rice and beans|a warm pie|eggs and
+    bread|honey cake
+hobby: (read|sing|dance|swim|paint|cook|fish|draw)|play (music|chess|games)|tell stories|ride a horse|work in
+    the garden|collect {good}|climb trees|count the stars
+lesson: it is good to share|friends help each other|small hands can do big things|never give up|the best
+    things take time|kind words cost nothing|everybody can learn|it is wise to ask for help
+clothes: a {colour} (hat|coat|scarf|shirt|dress|cap)
+tip: ||||, but take your time|, and be careful|. This is the hardest part|. Ask a friend to help you|. Do not
+    hurry|. If it goes wrong, start again|. Children love to watch this|. An old {job.one} showed me this
+gets: buys|finds|gets|picks
+loses: gives away|loses|sells
+lost: gave away|lost|sold
+lose: give away|lose|sell
+makes: collects|makes|cleans|sells
+ask_left: How many {thing} (does {A} have|are) left?
+ask_now: How many {thing} does {A} have now?
+ask_b: How many {thing} does {B} have?
+ask_both: How many {thing} do (they|{A} and {B}) have together?
+ask_first: How many {thing} did {A} have at first?
+ask_each: How many {thing} does each {friend.one} get?
+ask_fill: How many {box} does {A} fill?
+ask_coins: How many coins does {A} have left?
+ask_pay: How many coins does {A} pay?
+ask_total: How many {thing} are there in total?
+material: wood|clay|stone|glass|wool|paper|iron|leather|straw
+self: I am nanohf, a small language model (trained|that was trained) from scratch.|My name is nanohf. I am a
+    small model, trained from scratch.|I am a small language model called nanohf. I was trained from scratch.
+about_animal: {animal} eat {animal.eats} and say {animal.says}.|The {animal.one} sleeps in its
+    {animal.home}.|I saw <number> {animal} near <place>.|A <big> {animal.one} (sat|waited) <spot>.
+about_thing: There is a {colour} {thing.one} <spot>.|{A} has a <big> {thing.one}.|I found a <big> {thing.one}
+    <spot>.|The {thing.one} is <spot>."""))
+RULES |= {"number": "|".join(map(str, range(3, 60))), "newline": "\n"}
+
+
+class Genre(NamedTuple):
+    """What documents of one genre are made of: one opening, some of the body in its order, one ending."""
+
+    opening: list[str]
+    body: list[str]
+    ending: list[str]
+    shuffled: bool = False  # the body's sentences stand alone, in any order
+    whole: bool = False  # the body makes sense only as a whole
+
+
+def genre(text: str, **how: bool) -> Genre:
+    return Genre(*(patterns(part) for part in text.split("\n\n")), **how)
+
+
+STORY = genre("""
+<once>, {A} <went> to <place> (with {A.his} {A.pet.one}|with {B}|to find some {food}).
+(Once there was|There was once) a {A.job.one} (named|called) {A}. {A.he} lived in {A.town} and had a <big>
+    {A.pet.one}.
+{A} lived in a <big> house near <place>. <once>, {A.he} (woke up early|could not sleep|heard a <big> noise).
+{A} and {B} were good friends. <once> they <went> to <place> together.
+
+<weather>, (and|but|so) {A} (put on|wore) <clothes>.
+{A.he} (wanted|hoped|planned) to (find|buy|make|see) a <big> {thing.one}, (but|and) nobody knew where to look.
+On the way {A.he} (met|saw|found) a <big> {animal2.one}. It (sat|stood|slept|waited) <spot>. "{animal2.says},
+    {animal2.says}!" said the {animal2.one}. It was looking for {animal2.eats}(, and it was very hungry|).
+<felt>, (because|for) the {thing.one} was (gone|lost|broken|too heavy to carry|not there).
+{B} (noticed|heard|saw) it. "(What is wrong|Why are you here|Can I help you|What happened), {A}?" {B.he}
+    asked.
+"I have lost my {thing.one}," <said> {A}. "(Will you help me|Can you see it|Do you know where it is)?"
+"(Of course|Yes|Do not worry)," <said> {B}. "We (can|will|should) look together."
+They <look> (everywhere, even|here and there, and also) <spot>, (but they found only|and they found) a {colour} {good.one}.
+<then> {A} <went> <manner> (to|back to|past|around) <place>, (because|where) the path was
+    (short|long|dark|easy).
+{B} gave {A} some {food2}, and they (ate|rested|talked|laughed) <spot>.
+At last they (saw|found) the {thing.one} <spot>. It was (wet|safe|dirty|clean|as good as new).
+{A} (shouted|jumped|smiled|danced) with joy(, and {B} laughed| and thanked {B}|).
+
+They <went> home, ate <meal>, and slept well.
+From that day on, {A} (knew|remembered) that <lesson>.
+(In the end|At last) everybody was <mood>.
+{A} never forgot that day. {A.he} told the story to (all {A.his} friends|everyone in {A.town}).""")
+
+FABLE = genre("""
+A <big> {animal.one} and a <big> {animal2.one} lived (near|beside|behind) <place>.
+<once>, a {animal.one} met a {animal2.one} near <place>.
+There was a {animal.one} who (was always|felt) <mood>. Its only friend was a {animal2.one}.
+
+"I am (stronger|faster|wiser|older) than you," said the {animal.one}. "{animal.says}!"
+The {animal2.one} (did not answer|only smiled|thought for a while). It (ate|looked for) {animal2.eats} (and
+    waited|in the grass|all day).
+<then> <weather>, and the {animal.one} (hid|ran|jumped|slept) in its {animal.home}.
+"(Please|Friend), (give|bring|show) me some {animal.eats}," the {animal.one} said. "I have had nothing (since
+    morning|for two days)."
+"If you help me, I will help you," <said> the {animal2.one}.
+So the {animal.one} carried the {animal2.one} (across|over) the river(, although it was deep|, step by step|).
+A {colour} bird (saw|heard) them and (sang|flew away|told all the other animals).
+They found a {thing.one} <spot>, (and|but) (neither|both) of them wanted it.
+A hunter came (near|by) with a <big> net. The {animal2.one} called "{animal2.says}" as loud as it could, and
+    (so|then) the hunter (ran away|was afraid).
+(Since|After) that day the {animal.one} and the {animal2.one} (shared|looked for) their food together.
+
+The {animal.one} learned that <lesson>.
+"You were right," said the {animal.one}. "<lesson>."
+And so we see that <lesson>.""")
+
+PLACE = genre("""
+{town} is a (town|<nice> town) in {town.land}. It is known for {town.known}.
+If you (travel|go|come) to {town.land}, you (should|must) see {town}. It has {town.sight}.
+There is a <nice> (market|street|square) in {town}, a town in {town.land}.
+
+(In the middle of|Near) the town there is {town.sight}, and {town.known} can be seen (everywhere|in every
+    shop).
+About <number> (families|people|children) live (near|around|behind) <place>.
+The houses are made of <material>, and (most|some|many) of them have {colour} (roofs|doors|windows).
+(In|During) {season} the streets are <nice>, but in {season2} they are (empty|full of people|covered with
+    (leaves|snow)).
+On {day} there is a market, where (farmers|people|women and men) sell {food}, {food2} and {good}.
+{A}, (a|the) {A.job.one}, has a (shop|house|small room) here. {A.he} likes to <hobby>.
+You can (hear|see) {animal} (on the hill|in the fields|by the river|in the park), and the children
+    (feed|love|watch) them.
+A <big> road goes (north|south|east|west) from {town} to {town2}. The way takes <number> minutes (by cart|by
+    horse|on foot).
+The school has <number> (chairs|desks|windows) and a <nice> library with (many|old) books.
+At night the lamps are (lit|bright), and people (sit|talk|sing) outside.
+Old people say that a {animal2.one} once saved the town, (so|and) its picture is on the (gate|wall|tower).
+Behind the (church|station|tower) is a garden where {food3} and {colour} flowers grow in long rows.
+
+It is a <nice> place to live.
+Everyone who (visits|leaves) {town} wants to come back.
+That is why people in {town.land} love {town}.
+The next town is {town2}(, but it is far away|).""")
+
+DAY = genre("""
+{day} was a (good|long|strange|busy|quiet) day.
+In {season} the days are (long|short|warm|cold) in {A.town}.
+<weather> when {A} woke up on {day}.
+The weather (changed|was bad|was fine) <time>.
+
+In the morning <weather>, so {A} stayed (inside|at home|in bed) and ate <meal>.
+The (clouds|shadows|winds) moved <manner> over <place>.
+{B} (came|called|knocked) at (nine|eight|ten) o'clock and (brought|carried|wanted) a {good.one}.
+(When|As soon as) the rain stopped, the {animal} came out of the {animal.home} and looked for {animal.eats}.
+At noon <weather>. The children (played|ran|shouted) near <place> until the bell rang.
+{A} (washed|cleaned|repaired|painted) the (floor|fence|window|roof|cart), (because|while) {B}
+    (cooked|slept|was away|worked).
+(Although|Because) <weather>, {A} and {B} <went> to <place>.
+<felt>, (and|but) {A.he} did not (say a word|complain|stop working|go home).
+(In the afternoon|After lunch) the wind (turned|grew strong|fell), and the leaves (fell|danced|flew) through
+    the air.
+There was (ice|water|mud|dust) on the road, so the cart (stopped|went slowly|could not pass).
+In the evening they lit a (fire|lamp|candle) and (read|told stories|played games|drank tea).
+The moon (rose|was bright|was hidden), and an owl could be heard <spot>.
+
+{A} (hoped|thought) that {day.next} would be (better|dry|just as good|warmer).
+Then everybody went to sleep.
+After {day} comes {day.next}, and then a new day begins.
+It had been a (long|good|short) day.""")
+
+LETTER = genre("""
+Dear {A},<newline>(thank you for your letter|how are you|I hope you are well|I am writing from {town}|I have
+    good news).
+Dear {A},<newline>(it has been <number> days since we met|I miss you|today I have time to write).
+
+(Last week|Yesterday|On {day}) I (visited|saw|went to) {town}. It has {town.sight}.
+<weather>, so we (stayed at home|could not go out|went to <place>|had to wait).
+My {animal.one} is (well|ill|getting big|as funny as ever). It (sleeps|plays|hides) <spot> and eats only
+    {animal.eats}.
+I have (bought|made|found|lost) a {colour} {thing.one}. (You would like it.|I will show it to you.|Do you
+    want it?|It was not cheap.)
+{C} (asks about you|says hello|is here too|is going to marry soon) and wants to <hobby> with (you|us).
+Do you still (work as a {A.job.one}|live in {A.town}|like to <hobby>)? (Please tell me|I often think of it|I
+    hope so).
+The {food} in our garden are (ripe|small|sweet|sour) this year. I will (send|keep|bring) you some.
+Next {season} we (could|should|will) travel to {town2} (together|by boat|by train), if you have time.
+I am learning to <hobby>. It is (harder|easier|more fun) than I thought.
+Yesterday I (broke|dropped|forgot) my {good.one}, and I was (very|a little|) <mood>. Can you (fix it|laugh
+    about it|help me)?
+My (brother|sister|mother|father|uncle|aunt) works as a {job.one} now and makes {job.makes}.
+
+(Write soon|Come and see us|Take care|See you in {season}).<newline>(Your friend|With love|Best wishes), {B}
+I must (stop|go) now.<newline>(Your friend|With love|Yours), {B}""")
+
+DIARY = genre("""
+{day}. Today (I got up early|I was late|was a good day|nothing went right|<weather>).
+{day} <time>. I am sitting <spot> and (writing|thinking).
+
+For breakfast I had <meal>. {A} had only {food}.
+I (met|saw|helped) {A} near <place>. {A.he} (had|carried|wore) <clothes> and looked <mood>.
+We (talked|laughed|worked) for <number> minutes. {A} told me that {A.he} (lives in {A.town}|is a
+    {A.job.one}|has a {A.pet.one}).
+I wanted to (buy|sell|find) a {thing.one}, but (the shop was closed|I had no money|there were none|it was too
+    late).
+<then> <weather>, (and|so) I ran (home|under a tree|to <place>).
+Our {animal.one} was (loud|lazy|hungry) again: {animal.says}, {animal.says}, {animal.says}! I gave it some
+    {animal.eats}.
+{B} is (angry|happy) (because|since) {A} (took|found|painted) {B.his} {good.one}. I (do not know|wonder) who
+    is right.
+I (read|learned) that the capital of {land} is {land.capital}, and that its river is called the {land.river}.
+After dinner I tried to <hobby>. I am (not very good|getting better) at it.
+Tomorrow is {day.next}. I (want|have) to go to <place> with {B}.
+I (dreamed|thought) of a <big> {animal2.one} that (could fly|spoke to me|lived <spot>).
+
+Now I am tired. Good night!
+I think <lesson>.
+I will write more on {day.next}.
+That is all for today.""")
+
+FACTS = genre("""
+Here are some (facts|things) (about our world|that every child should know).
+What do we know (about the world|)? Here is a (short|small) list.
+{A} (wrote|read) this in (an old|a) book.
+Do you know (these|the following) facts?
+
+{A} lives in {A.town}(, and {B} lives in {B.town}|). {A.town} is in {A.town.land}.
+{B} is a {B.job.one}. A {B.job.one} works (with a {B.job.tool}|in a {B.job.place}) and makes {B.job.makes}.
+{C} has a {C.pet.one}, and {C.his} favourite colour is {C.colour}.
+The capital of {land} is {land.capital}. The river there is called the {land.river}.
+The flag of {land2} is {land2.flag}. Its capital is {land2.capital}.
+A {animal.one} says {animal.says}. It lives in a {animal.home} and eats {animal.eats}.
+{animal2} are (mostly|often) {animal2.colour}, and they eat {animal2.eats}.
+Where do {animal3} live? A {animal3.one} (lives|sleeps) in a {animal3.home}.
+The opposite of {opposite} is {opposite.of}, and the opposite of {opposite2} is {opposite2.of}.
+What colour is {coloured}? {coloured} is {coloured.hue}. And {coloured2} is {coloured2.hue}.
+The day after {day} is {day.next}, and the day before {day} is {day.before}.
+A week has seven days. (A year|Every year) has four seasons: spring, summer, autumn and winter.
+A {job.one} uses a {job.tool}. You (find|meet) (most|many) {job} in a {job.place}.
+{town} has {town.sight}. It is known for {town.known}.
+
+Now you know (a little|) more.
+All of this is true.
+(Ask|Tell) your friends!
+Learn something new every day.""", shuffled=True)
+
+TALK = genre("""
+{A} and {B} (sat|stood|met) <spot>.
+"(Hello|Good morning|Good evening), {A}," said {B}. "(How are you|Where are you going)?"
+{A} had a question, so {A.he} <went> to {B}, the {B.job.one}.
+
+"Have you seen my {thing.one}?" asked {A}. "It is {colour} and (quite|very) <big>."
+"No," <said> {B}, "but I saw a {animal.one} <spot>. Perhaps it took it."
+"What does a {animal.one} eat?" {A} asked. "{animal.eats}," <said> {B}. "Everybody knows that."
+"Why are you so <mood> today?" {B} wanted to know. "Because I (must work|won a game|lost a game|am going to
+    {town})," <said> {A}.
+"I would (like|love) to <hobby>," {A} <said>. "(Then do it|Let us begin|Not today|You always say that)!"
+"What is the opposite of {opposite}?" asked {B}. {A} thought for a moment. "{opposite.of}," {A.he} said.
+"Is {town} in {town.land}?" "Yes, it is, and it has {town.sight}."
+<weather>, so they (moved|went) inside and (sat|waited) by the (fire|window|stove).
+"How much is this {good.one}?" {B} asked. "Not more than <number> coins," said {A}.
+"Please (pass|bring|give|show) me the {job.tool}," said {B}. "A {job.one} needs it."
+{A} (shook|nodded) {A.his} head <manner>. "(Maybe|Never mind|That is true|I am not sure)," {A.he} <said>.
+
+"Goodbye, {A}," said {B}. "See you on {day}!"
+"Thank you," said {A}. "<lesson>."
+They (laughed|waved) and went home.""")
+
+_MAKING = {line.split(": ")[0]: line.split(": ")[1].split("; ") for line in patterns("""
+bread: flour, water, salt and yeast; mix the flour with warm water in a large bowl; press and fold the dough
+    with both hands; let it rest under a cloth for <number> minutes; shape it into a round loaf; bake it in a
+    hot oven until it is brown
+a candle: wax and a thin string; melt the wax in a pot over a small fire; tie the string to a stick; dip the
+    string in the wax <number> times; hang it up until the wax is hard; cut the end with a knife
+a kite: paper, two sticks and string; tie the two sticks into a cross; cut the {colour} paper to the right
+    shape; glue the paper to the sticks; add a long tail with ribbons; wait for the wind and run with it
+soup: {food}, {food2}, water and salt; wash the vegetables well; cut everything into small pieces; put the
+    pieces into a pot of water; cook it for <number> minutes; add a little salt and taste it with a spoon
+a clay bowl: clay and water; press the clay until it is soft; put it on the wheel and turn it; shape the sides
+    with wet fingers; dry it in the sun for <number> hours; paint it {colour} and burn it in the oven
+a basket: thin branches and straw; collect the branches near the river; put them in water for <number> hours;
+    cross the strong ones to make the bottom; weave the thin ones in and out; bend a thick branch for the
+    handle
+a scarf: wool from a sheep; wash the wool in clean water; comb it and spin it into a thread; dye the thread
+    {colour}; weave <number> rows on the loom; cut the threads and tie the ends
+cheese: milk and salt; warm the milk in a big pot; stir it for <number> minutes; pour off the water; press the
+    rest in a cloth; leave it on a shelf in a cool room
+a chair: wood, nails and glue; saw the wood into pieces; make <number> small holes; fit the legs to the seat;
+    fix them with a hammer and nails; rub the wood until it is smooth""")}
+MAKING = [genre(f"""
+(This is how you make|How do you make|Do you want to make) {product}(.|?) You need {needed}. People in {{town}} know it well.
+To make {product}, you need {needed}(, and a little time|). This is how they do it in {{town}}.
+{{A}} makes {product} in {{A.town}} and uses {needed}. {{A.he}} learned it from {{B}}. This is the way.
+
+(First|To begin), {first}<tip>.
+{"".join(f"(Then|Next|After that|Now), {step}<tip>.{chr(10)}" for step in steps)}(Finally|At last|In the end), {last}<tip>.
+
+Now it is (ready|done|finished). You can (use it|keep it|give it to a friend|sell it).
+It (takes time|is not easy), but the result is worth it.
+A good worker makes <number> of them in a week.""", whole=True) for product, (needed, first, *steps, last) in _MAKING.items()]
+
+GENRES = [[STORY], [STORY], [FABLE], [PLACE], [DAY], MAKING, [LETTER], [DIARY], [FACTS], [FACTS], [TALK]]
+
+# These set the scene, in the present tense, for arithmetic: a problem told in prose follows each sentence.
+COUNTING = [genre("""
+It is market day in {A.town}. {A} (sells|brings|carries) {food}, and {B} (buys|looks for) {good}.
+At the market, {A} and {B} (look|talk) about prices. Everybody wants to (spend|pay|earn) (only a few|some)
+    coins.
+The shop of {A} is full today. {A.he} counts everything twice.
+
+A good {good.one} is not cheap, but a {food.one} costs only a few coins.
+"What is the total?" asks {B}. {A} counts the coins in {A.his} (bag|purse|hand).
+(People|Children) come and go, and the {animal} are loud.
+The prices are (high|low|fair|the same) today.
+
+(At the end of the day|In the evening) {A} goes home with the money {A.he} (earns|has earned).
+So the day at the market ends.
+Nobody is richer, but everybody is <mood>."""), genre("""
+It is {season}, and the harvest begins on the farm of {A}.
+{A} and {B} work in the garden. The {food} grow in long rows, the {food2} in short rows.
+{A} keeps {animal} and {animal2}, and there is much to count.
+
+The {box} stand <spot>, and {B} (fills|carries|counts) them.
+{A} makes piles of equal size, so that each group is the same.
+Some {food} are (bad|still green|eaten by the {animal}), so they are taken out.
+They (rest|drink|sing) (for a while|under the trees).
+
+The work is done, and the {box} are full.
+They share the rest equally and go home.
+(Tomorrow|On {day}) they will pick (even|) more."""), genre("""
+In the school of {town}, {A} and {B} learn to count.
+The teacher writes numbers on the wall, and the children (solve|work out) each problem.
+"Today we (add|count|divide|work with numbers)," says the teacher. {A} listens, and {B} takes a pencil.
+
+"Think before you (answer|count)," says the teacher.
+{B} uses beads, {A} uses {A.his} fingers.
+To know how many are left, we take away. To know how many there are altogether, we add.
+To share equally, we divide. If each group has the same number, we multiply.
+"That is (right|correct)!" says the teacher.
+Is it more or fewer? {A} (is sure|thinks|asks {B}).
+
+The bell rings, and the lesson is over.
+"Well done," says the teacher. "Numbers are easy if you read with care."
+For homework they get <number> more problems."""), genre("""
+{A} and {B} (collect|trade|keep) {good} and {good2}.
+Some (things|toys) belong to {A}, the others belong to {B}. Altogether they have many.
+The house of {A} is full of {box}, and every {box.one} is full of {good}.
+
+They put everything on the table and under the (table|bed) and begin to count.
+{B} likes {colour} {good} best, {A} likes {colour2} ones.
+They split what they have into equal piles.
+"You have more than I have," says {B}. "Give me some of yours!"
+{A} writes the number on (a card|the {box.one}).
+
+Then they put all of it away again.
+{B} learns fast, and {A} counts like a teacher.
+(In the end|At last) both of them are <mood>.""")]

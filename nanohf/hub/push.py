@@ -1,0 +1,2 @@
+def publish(config, stage, folder):
+    pass

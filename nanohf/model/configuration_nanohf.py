@@ -1,0 +1,82 @@
+"""The configuration of nanohf's GPT: plain fields, and `from_depth`, which derives them from one number."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class NanoHFConfig(PreTrainedConfig):
+    """Fields are transformers' usual ones; the defaults are depth 20 with 65,536 tokens, 560,988,160 parameters.
+
+    The architecture is nanochat's of 2025-11 (https://github.com/karpathy/nanochat): rotary positions, RMSNorm without
+    weights (also right after the embedding, and on queries and keys), squared ReLU, no biases, untied embedding and
+    head, logits capped at `final_logit_softcapping`.
+    """
+
+    model_type = "nanohf"
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    vocab_size: int = 65536
+    hidden_size: int = 1280
+    intermediate_size: int | None = None
+    num_hidden_layers: int = 20
+    num_attention_heads: int = 10
+    num_key_value_heads: int | None = None
+    max_position_embeddings: int = 2048
+    hidden_act: str = "relu2"
+    rms_norm_eps: float = 1e-6
+    rope_parameters: dict | None = None
+    final_logit_softcapping: float | None = 15.0
+    use_cache: bool = True
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        if self.hidden_size % self.num_attention_heads or self.head_dim % 2:
+            raise ValueError(
+                f"num_attention_heads={self.num_attention_heads} must divide hidden_size={self.hidden_size} into an "
+                "even head size (rotary positions turn pairs of channels)"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_key_value_heads={self.num_key_value_heads} must divide "
+                f"num_attention_heads={self.num_attention_heads}"
+            )
+        # Only the class that is saved enters auto_map by itself; a checkpoint shall load through all three.
+        self.auto_map = {
+            "AutoConfig": "configuration_nanohf.NanoHFConfig",
+            "AutoModel": "modeling_nanohf.NanoHFModel",
+            "AutoModelForCausalLM": "modeling_nanohf.NanoHFForCausalLM",
+        }
+        super().__post_init__(**kwargs)
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def from_depth(cls, depth: int, vocab_size: int = 65536, **fields) -> "NanoHFConfig":
+        """The model of `depth` layers: hidden_size = 64·depth, heads of about 128 channels.
+
+        Args:
+            depth: number of layers, at least 1. Parameters are 2·V·C + 12·depth·C² with C = 64·depth.
+            vocab_size: V, rows of the embedding and of the head.
+            fields: any other field, which wins over the derived value.
+
+        Raises:
+            ValueError: depth < 1.
+        """
+        if depth < 1:
+            raise ValueError(f"depth={depth} must be at least 1")
+        hidden_size = 64 * depth
+        heads = max(1, (hidden_size + 127) // 128)
+        while hidden_size % heads or (hidden_size // heads) % 2:
+            heads += 1
+        derived = {"hidden_size": hidden_size, "num_hidden_layers": depth, "num_attention_heads": heads}
+        return cls(vocab_size=vocab_size, **(derived | fields))

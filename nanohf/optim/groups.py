@@ -1,0 +1,60 @@
+"""Which parameter is trained how: every parameter falls under exactly one rule."""
+
+from collections.abc import Iterable
+
+import torch
+
+from .muon import MuonAdamW
+
+
+def build_groups(
+    named_parameters: Iterable[tuple[str, torch.Tensor]],
+    hidden_size: int,
+    matrix_lr: float = 0.02,
+    embedding_lr: float = 0.2,
+    head_lr: float = 0.004,
+    weight_decay: float = 0.0,
+    lr_scale: float = 1.0,
+) -> list[dict]:
+    """Groups for `MuonAdamW`: block matrices by Muon; embedding, head and everything else by AdamW.
+
+    The values are nanochat's of 2025-11. AdamW learning rates were tuned at width 768 and go with (C/768)^−0.5; all
+    learning rates are multiplied by lr_scale. Parameters that need no gradient are left out (LoRA trains few).
+    """
+    width = (hidden_size / 768) ** -0.5
+    adamw = {"kind": "adamw", "betas": (0.8, 0.95), "eps": 1e-10, "weight_decay": 0.0}
+    rules = {
+        "embedding": adamw | {"lr": embedding_lr * width},
+        "head": adamw | {"lr": head_lr * width},
+        "matrices": {
+            "kind": "muon",
+            "momentum": 0.95,
+            "nesterov": True,
+            "lr": matrix_lr,
+            "weight_decay": weight_decay,
+        },
+        "other": adamw | {"lr": head_lr * width},
+    }
+    params = {name: [] for name in rules}
+    for name, p in named_parameters:
+        if p.requires_grad:
+            rule = (
+                "embedding"
+                if "embed_tokens" in name
+                else "head"
+                if "lm_head" in name
+                else "matrices"
+                if p.ndim == 2
+                else "other"
+            )
+            params[rule].append(p)
+    return [
+        rule | {"name": name, "params": params[name], "lr": rule["lr"] * lr_scale}
+        for name, rule in rules.items()
+        if params[name]
+    ]
+
+
+def build_optimizer(model: torch.nn.Module, **settings) -> MuonAdamW:
+    """`MuonAdamW` over a model whose config has hidden_size. Settings: those of `build_groups`."""
+    return MuonAdamW(build_groups(model.named_parameters(), model.config.hidden_size, **settings))

@@ -1,0 +1,236 @@
+"""A stage's YAML recipe and its overrides to a checked, typed config. Unknown keys are errors, never ignored."""
+
+import difflib
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+STAGES = ("tokenizer", "pretrain", "midtrain", "sft", "grpo", "evaluate")
+
+
+class RecipeError(ValueError):
+    """What the user can mend: one or more problems, each with value, rule and fix."""
+
+    def __init__(self, problems: list[str] | str):
+        self.problems = [problems] if isinstance(problems, str) else problems
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass
+class TextSource:
+    """Where documents come from. See `nanohf.data.sources.text_stream`."""
+
+    dataset: str = field(default="builtin", metadata={"help": "builtin, a folder, or a Hub id"})
+    dataset_config: str | None = field(default=None, metadata={"help": "the dataset's configuration name"})
+    text_column: str = field(default="text", metadata={"help": "the column that holds the document"})
+
+
+@dataclass
+class Publish:
+    """Whether and where a stage's result is pushed. SFT and GRPO have these two among TRL's own fields."""
+
+    push_to_hub: bool = field(default=False, metadata={"help": "push the result to the Hub"})
+    hub_model_id: str | None = field(default=None, metadata={"help": "USER/NAME; default: the run's and stage's name"})
+
+
+@dataclass
+class RunFolder:
+    run_dir: str = field(default="runs/demo", metadata={"help": "the run's folder; the stage writes run_dir/STAGE"})
+
+
+@dataclass
+class TokenizerConfig(Publish, TextSource, RunFolder):
+    vocab_size: int = field(default=65536, metadata={"help": "at least 265; a multiple of 64 keeps the head fast"})
+    max_chars: int = field(default=2_000_000_000, metadata={"help": "characters of text to train on"})
+    doc_cap: int = field(default=10_000, metadata={"help": "characters of a document that count"})
+
+    def __post_init__(self):
+        problems = []
+        if self.vocab_size < 320 or self.vocab_size % 64:
+            problems.append(
+                f"vocab_size={self.vocab_size:,} must be a multiple of 64 and hold 256 bytes + 9 special tokens. "
+                f"Try {max(320, round(self.vocab_size / 64) * 64):,}."
+            )
+        if self.max_chars < 1 or self.doc_cap < 1:
+            problems.append(f"max_chars={self.max_chars} and doc_cap={self.doc_cap} must be at least 1")
+        if problems:
+            raise RecipeError(problems)
+
+
+@dataclass
+class PretrainConfig(Publish, TextSource, RunFolder):
+    depth: int = field(default=20, metadata={"help": "the dial: layers; hidden_size is 64 times it"})
+    max_length: int = field(default=2048, metadata={"help": "tokens of a row"})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "rows of one forward pass"})
+    batch_tokens: int = field(default=524_288, metadata={"help": "tokens of a step, over all processes"})
+    tokens_per_parameter: float = field(default=20.0, metadata={"help": "the horizon, unless max_steps is set"})
+    max_steps: int = field(default=-1, metadata={"help": "stop after so many steps; -1: the horizon"})
+    matrix_lr: float = field(default=0.02, metadata={"help": "Muon's learning rate"})
+    embedding_lr: float = field(default=0.2, metadata={"help": "AdamW's, at width 768"})
+    head_lr: float = field(default=0.004, metadata={"help": "AdamW's, at width 768"})
+    weight_decay: float = field(default=0.0, metadata={"help": "of the matrices"})
+    warmup_steps: int = field(default=0, metadata={"help": "linear, from 0"})
+    warmdown_ratio: float = field(default=0.2, metadata={"help": "share of the steps over which the rate falls to 0"})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "clip the gradient's norm; 0: never"})
+    eval_steps: int = field(default=250, metadata={"help": "bits per byte and samples every so many steps"})
+    eval_tokens: int = field(default=1_048_576, metadata={"help": "validation tokens"})
+    save_steps: int = field(default=1000, metadata={"help": "checkpoint every so many steps"})
+    save_total_limit: int = field(default=2, metadata={"help": "checkpoints to keep"})
+    logging_steps: int = field(default=10, metadata={"help": "a line every so many steps"})
+    torch_compile: bool = field(default=False, metadata={"help": "compile the model: worth it from minutes on"})
+    report_to: str = field(default="none", metadata={"help": "none, trackio, tensorboard or wandb"})
+    seed: int = field(default=42, metadata={"help": "of the initial weights"})
+
+    def __post_init__(self):
+        problems = [
+            f"{name}={getattr(self, name)} must be at least {least}"
+            for name, least in (
+                ("depth", 1), ("max_length", 2), ("per_device_train_batch_size", 1), ("batch_tokens", 1),
+                ("eval_steps", 1), ("eval_tokens", 1), ("save_steps", 1), ("save_total_limit", 1), ("logging_steps", 1),
+            )
+            if getattr(self, name) < least
+        ]  # fmt: skip
+        if self.max_steps != -1 and self.max_steps < 1:
+            problems.append(f"max_steps={self.max_steps} must be at least 1, or -1 for the horizon")
+        if not 0 <= self.warmdown_ratio <= 1:
+            problems.append(f"warmdown_ratio={self.warmdown_ratio} must be between 0 and 1")
+        if self.report_to not in ("none", "trackio", "tensorboard", "wandb"):
+            problems.append(f"report_to={self.report_to!r} must be none, trackio, tensorboard or wandb")
+        if not problems and self.batch_tokens % (rows := self.per_device_train_batch_size * self.max_length):
+            problems.append(
+                f"batch_tokens={self.batch_tokens:,} is not a multiple of {self.per_device_train_batch_size} rows x "
+                f"{self.max_length} tokens = {rows:,}. Try {max(1, round(self.batch_tokens / rows)) * rows:,}."
+            )
+        if problems:
+            raise RecipeError(problems)
+
+
+@dataclass
+class EvaluateConfig(RunFolder):
+    stages: list[str] = field(
+        default_factory=lambda: ["pretrain", "midtrain", "sft", "grpo"], metadata={"help": "those to score"}
+    )
+    tasks: list[str] = field(default_factory=list, metadata={"help": "lm-eval tasks, ours (nanohf_*) or the harness's"})
+    limit: int | None = field(default=None, metadata={"help": "rows of each task; null: all"})
+    dataset: str = field(default="builtin", metadata={"help": "word problems: builtin, a folder or a Hub id"})
+    dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
+    problems: int = field(default=400, metadata={"help": "test problems for pass@1"})
+    num_generations: int = field(default=4, metadata={"help": "samples a problem for pass@1"})
+    max_completion_length: int = field(default=256, metadata={"help": "tokens of a sample"})
+    temperature: float = field(default=1.0, metadata={"help": "of the samples"})
+    top_k: int = field(default=50, metadata={"help": "sample among so many"})
+    batch_size: int = field(default=32, metadata={"help": "rows of one forward pass"})
+    seed: int = field(default=42, metadata={"help": "of the samples"})
+
+    def __post_init__(self):
+        if unknown := [s for s in self.stages if s not in ("pretrain", "midtrain", "sft", "grpo")]:
+            raise RecipeError(f"stages={unknown}: only pretrain, midtrain, sft and grpo can be scored")
+        if min(self.problems, self.num_generations, self.max_completion_length, self.top_k, self.batch_size) < 1:
+            raise RecipeError("problems, num_generations, max_completion_length, top_k, batch_size must be at least 1")
+
+
+def config_classes(stage: str) -> tuple[type, ...]:
+    """The dataclasses whose fields are the keys of a stage's recipe."""
+    if stage in ("midtrain", "sft"):
+        from trl import SFTConfig
+
+        from nanohf.train.posttrain import ChatStage
+
+        return ChatStage, SFTConfig
+    if stage == "grpo":
+        from trl import GRPOConfig
+
+        from nanohf.train.posttrain import ProblemStage
+
+        return ProblemStage, GRPOConfig
+    light = {"tokenizer": TokenizerConfig, "pretrain": PretrainConfig, "evaluate": EvaluateConfig}
+    if stage not in light:
+        raise RecipeError(f"unknown stage {stage!r}.{_suggest(stage, STAGES)} Stages: {', '.join(STAGES)}.")
+    return (light[stage],)
+
+
+def load(stage: str, argv: list[str]) -> tuple:
+    """`--config FILE [--key value ...]` to the stage's config objects, one for each of `config_classes(stage)`.
+
+    Raises:
+        RecipeError: a missing file, no YAML mapping, an unknown key, a value of the wrong type or out of range.
+    """
+    import yaml
+    from trl import TrlParser
+
+    class Parser(TrlParser):
+        def error(self, message):
+            raise RecipeError(message)
+
+    path, overrides = _split(argv)
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {path} is no YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise RecipeError(f"recipe {path} must map keys to values, not be a {type(recipe).__name__}")
+
+    classes = config_classes(stage)
+    known = {f.name for c in classes for f in fields(c) if f.init}
+    if unknown := [key for key in (*recipe, *overrides) if key not in known]:
+        raise RecipeError([f"{path}: unknown key {key!r}.{_suggest(key, known)}" for key in unknown])
+
+    parser = Parser(classes, allow_abbrev=False)
+    parser.set_defaults_with_config(**_device_defaults(known), **recipe)
+    arguments = [part for key, values in overrides.items() for part in (f"--{key}", *values)]
+    try:
+        return parser.parse_args_into_dataclasses(arguments)
+    except RecipeError as error:
+        raise RecipeError([f"{path}: {problem}" for problem in error.problems]) from error
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def run_stage(stage_main) -> None:
+    """Runs a stage's `main(argv)`; a RecipeError or ValueError about the input ends in its message and exit status 2."""
+    try:
+        stage_main(sys.argv[1:])
+    except RecipeError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
+
+
+def shipped(name: str) -> Path:
+    """A folder that stands beside the package: in a checkout at the top level, in an installed wheel inside it."""
+    package = Path(__file__).parent
+    return next(p for p in (package / "_shipped" / name, package.parent / name) if p.is_dir())
+
+
+def _device_defaults(known: set[str]) -> dict:
+    """TRL's defaults that would stop a run without a GPU, or cost one a fifth of its speed unasked."""
+    if "bf16" not in known:
+        return {}
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {"bf16": cuda, "use_cpu": not cuda, "gradient_checkpointing": False, "report_to": "none", "lr_scheduler_type": "linear"}
+
+
+def _split(argv: list[str]) -> tuple[Path, dict[str, list[str]]]:
+    """--config PATH and --key value [value ...], in any order."""
+    overrides: dict[str, list[str]] = {}
+    key = None
+    for arg in argv:
+        if arg.startswith("--"):
+            key, _, value = arg[2:].partition("=")
+            overrides[key] = [value] if value else []
+        elif key is None:
+            raise RecipeError(f"{arg!r} belongs to no option; write --key value")
+        else:
+            overrides[key].append(arg)
+    if len(config := overrides.pop("config", [])) != 1:
+        raise RecipeError("give the stage's recipe: --config recipes/NAME/STAGE.yaml")
+    return Path(config[0]), overrides
+
+
+def _suggest(word: str, known) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

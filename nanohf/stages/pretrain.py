@@ -1,0 +1,112 @@
+"""Stage 2: pretrain the depth-scaled GPT from random weights.
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.pretrain --config recipes/demo/pretrain.yaml
+"""
+
+from functools import partial
+from itertools import islice
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from transformers import AutoTokenizer
+
+from nanohf import recipe, runs
+from nanohf.data.loader import PackedLoader
+from nanohf.data.sources import text_stream
+from nanohf.evals.bpb import bits_per_byte
+from nanohf.hub.push import publish
+from nanohf.model import NanoHFConfig, NanoHFForCausalLM
+from nanohf.optim.groups import build_optimizer
+from nanohf.rollout.engine import complete
+from nanohf.tokenizer.train import encode_documents, token_bytes
+from nanohf.train.pretraining import derive_horizon, pretrain
+from nanohf.train.progress import say
+
+
+def main(argv: list[str]) -> None:
+    (config,) = recipe.load("pretrain", argv)
+    accelerator = Accelerator(log_with=None if config.report_to == "none" else config.report_to)
+    accelerator.init_trackers("nanohf", config=vars(config))
+    set_seed(config.seed)
+
+    tokenizer = AutoTokenizer.from_pretrained(runs.resolve(config.run_dir, "tokenizer"))
+    model = build_model(config, tokenizer)
+    parameters = model.num_parameters()
+    say(f"model: depth {config.depth}, {parameters:,} parameters, vocabulary {len(tokenizer):,}")
+    horizon = derive_horizon(config, parameters, accelerator.num_processes)
+
+    load = partial(open_loader, config, tokenizer, accelerator)
+    batches = max(1, config.eval_tokens // (config.per_device_train_batch_size * config.max_length))
+    validation = list(islice(load("validation"), max(1, batches // accelerator.num_processes)))
+    result = pretrain(
+        accelerator,
+        torch.compile(model, dynamic=False) if config.torch_compile else model,
+        build_optimizer(
+            model,
+            matrix_lr=config.matrix_lr,
+            embedding_lr=config.embedding_lr,
+            head_lr=config.head_lr,
+            weight_decay=config.weight_decay,
+        ),
+        load("train"),
+        horizon,
+        config,
+        runs.checkpoints(config.run_dir, "pretrain"),
+        measure=partial(measure, accelerator, tokenizer, validation),
+    )
+
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        record = result | {
+            "depth": config.depth,
+            "vocab_size": len(tokenizer),
+            "parameters": parameters,
+            "device": accelerator.device.type,
+            "metric": "bits per byte",
+            "before": result["before"]["bpb"],
+            "after": result["after"]["bpb"],
+            "recipe": vars(config),
+        }
+        folder = runs.finish(config.run_dir, "pretrain", record, partial(save, model, tokenizer))
+        publish(config, "pretrain", folder)
+
+
+def build_model(config, tokenizer) -> NanoHFForCausalLM:
+    return NanoHFForCausalLM(
+        NanoHFConfig.from_depth(
+            config.depth,
+            vocab_size=len(tokenizer),
+            max_position_embeddings=max(2048, config.max_length),
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def open_loader(config, tokenizer, accelerator, split: str) -> PackedLoader:
+    return PackedLoader(
+        text_stream(config.dataset, split, config.dataset_config, config.text_column),
+        partial(encode_documents, tokenizer),
+        config.per_device_train_batch_size,
+        config.max_length,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+
+
+def measure(accelerator, tokenizer, validation: list[torch.Tensor], model, step: int) -> dict:
+    """Bits per byte on the same validation rows every time, and a sample to look at."""
+    bpb = bits_per_byte(model, validation, torch.tensor(token_bytes(tokenizer)), accelerator.gather)
+    say(f"step {step:,} | {bpb:.4f} bits per byte | {complete(model, tokenizer, 'There is a', max_new_tokens=32)!r}")
+    return {"bpb": bpb}
+
+
+def save(model, tokenizer, folder) -> None:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    recipe.run_stage(main)

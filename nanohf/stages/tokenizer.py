@@ -1,0 +1,57 @@
+"""Stage 1: train the tokenizer on the recipe's text.
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.tokenizer --config recipes/demo/tokenizer.yaml
+"""
+
+import time
+from itertools import islice
+
+from nanohf import recipe, runs
+from nanohf.data.sources import text_stream
+from nanohf.hub.push import publish
+from nanohf.tokenizer.train import capped, measure, train_tokenizer
+from nanohf.train.progress import say
+
+
+def main(argv: list[str]) -> None:
+    (config,) = recipe.load("tokenizer", argv)
+    started = time.perf_counter()
+
+    stream = text_stream(config.dataset, "train", config.dataset_config, config.text_column)
+    texts = (row["text"] for row in stream if row["text"])
+    tokenizer = train_tokenizer(counted := Counted(capped(texts, config.max_chars, config.doc_cap)), config.vocab_size)
+    say(f"tokenizer: {config.vocab_size:,} tokens from {counted.chars:,} characters in {counted.texts:,} documents")
+
+    validation = text_stream(config.dataset, "validation", config.dataset_config, config.text_column)
+    figures = measure(tokenizer, [row["text"] for row in islice(validation, 200)])
+    say(f"on validation text: {figures['chars_per_token']:.2f} characters and {figures['bytes_per_token']:.2f} bytes a token")
+
+    record = {
+        "minutes": (time.perf_counter() - started) / 60,
+        "characters": counted.chars,
+        "vocab_size": config.vocab_size,
+        "metric": "characters a token",
+        "before": 1.0,
+        "after": figures["chars_per_token"],
+        "recipe": vars(config),
+        **figures,
+    }
+    folder = runs.finish(config.run_dir, "tokenizer", record, tokenizer.save_pretrained)
+    publish(config, "tokenizer", folder)
+
+
+class Counted:
+    """An iterable of texts that knows afterwards how much went through."""
+
+    def __init__(self, texts):
+        self.source, self.texts, self.chars = texts, 0, 0
+
+    def __iter__(self):
+        for text in self.source:
+            self.texts += 1
+            self.chars += len(text)
+            yield text
+
+
+if __name__ == "__main__":
+    recipe.run_stage(main)

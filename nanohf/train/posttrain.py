@@ -1,0 +1,119 @@
+"""What SFT and GRPO share beyond TRL's trainers: their stage fields, our optimizer, progress lines, resuming."""
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import torch
+from transformers import Trainer, TrainerCallback
+
+from nanohf.data.chat import Source
+from nanohf.optim.groups import build_optimizer
+from nanohf.recipe import RecipeError, RunFolder
+
+from .progress import Speedometer
+
+
+@dataclass
+class PostTraining(RunFolder):
+    """Beside TRL's own fields, which keep their names."""
+
+    model_name_or_path: str = field(default="pretrain", metadata={"help": "a stage of the run, a folder or a Hub id"})
+    optimizer: str = field(default="muon", metadata={"help": "muon: ours; trl: what optim and learning_rate say"})
+    lr_scale: float = field(default=1.0, metadata={"help": "muon only: factor on the three learning rates below"})
+    matrix_lr: float = field(default=0.02, metadata={"help": "Muon's learning rate in pretraining"})
+    embedding_lr: float = field(default=0.2, metadata={"help": "the embedding's, at width 768"})
+    head_lr: float = field(default=0.004, metadata={"help": "the head's, at width 768"})
+
+    def __post_init__(self):
+        if self.optimizer not in ("muon", "trl"):
+            raise RecipeError(f"optimizer={self.optimizer!r} must be muon or trl")
+
+
+@dataclass
+class ChatStage(PostTraining):
+    """Fields of midtrain.yaml and sft.yaml."""
+
+    stage: str = field(default="sft", metadata={"help": "midtrain or sft: the folder the result goes to"})
+    mixture: list[dict] = field(default_factory=list, metadata={"help": "sources; see nanohf.data.chat.Source"})
+    eval_mixture: list[dict] = field(default_factory=list, metadata={"help": "the same, for the loss before and after"})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.stage not in ("midtrain", "sft"):
+            raise RecipeError(f"stage={self.stage!r} must be midtrain or sft")
+        problems = [] if self.mixture else ["mixture is empty; list at least one source"]
+        known = [f.name for f in fields(Source)]
+        for name in ("mixture", "eval_mixture"):
+            for i, entry in enumerate(getattr(self, name)):
+                try:
+                    getattr(self, name)[i] = Source(**entry)
+                except (TypeError, ValueError) as error:
+                    problems.append(f"{name}[{i}] = {entry}: {error}. Keys: {', '.join(known)}.")
+        if problems:
+            raise RecipeError(problems)
+
+
+@dataclass
+class ProblemStage(PostTraining):
+    """Fields of grpo.yaml."""
+
+    dataset: str = field(default="builtin", metadata={"help": "word problems: builtin, a folder or a Hub id"})
+    dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
+    dataset_rows: int | None = field(default=None, metadata={"help": "only the first so many"})
+    eval_problems: int = field(default=400, metadata={"help": "test problems for pass@k"})
+    eval_generations: int = field(default=8, metadata={"help": "samples a problem for pass@k, k up to this"})
+    eval_every: int = field(default=60, metadata={"help": "pass@k every so many steps, before and after besides"})
+    eval_batch_size: int = field(default=32, metadata={"help": "test problems generated at a time"})
+
+
+def make_optimizer(stage: PostTraining, model) -> tuple[torch.optim.Optimizer | None, None]:
+    """For a trainer's `optimizers`: ours over the trainable parameters, or none, which leaves it to TRL."""
+    if stage.optimizer == "trl":
+        return None, None
+    rates = {name: getattr(stage, name) for name in ("matrix_lr", "embedding_lr", "head_lr", "lr_scale")}
+    return build_optimizer(model, **rates), None
+
+
+def train(trainer: Trainer) -> "Progress":
+    """Runs a trainer to its end, from its newest complete checkpoint if there is one, with our progress lines."""
+    args = trainer.args
+    args.push_to_hub = False  # the finished stage is pushed, with its card, by nanohf.hub.push
+    progress = Progress()
+    trainer.remove_callback("PrinterCallback")
+    trainer.add_callback(progress)
+    newest = newest_checkpoint(Path(args.output_dir))
+    progress.resumed = newest is not None
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    return progress
+
+
+def newest_checkpoint(output_dir: Path) -> Path | None:
+    """The newest of a trainer's checkpoints that was written to its end (trainer_state.json comes last)."""
+    for folder in sorted(output_dir.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
+        try:
+            json.loads((folder / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            continue
+        return folder
+    return None
+
+
+class Progress(TrainerCallback):
+    """Our progress lines from a trainer's logs. `tokens_of(logs)` reads the tokens seen so far."""
+
+    def __init__(self):
+        self.speed: Speedometer | None = None
+        self.seen = 0
+        self.resumed = False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.speed = Speedometer(state.max_steps, state.global_step, max(1, int(args.logging_steps)))
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" not in logs or self.speed is None:
+            return
+        tokens = int(logs.get("num_tokens", 0))
+        shown = {k: logs[k] for k in ("loss", "reward", "entropy", "mean_token_accuracy") if k in logs}
+        self.speed.step(state.global_step, tokens - self.seen, force=True, **shown)
+        self.seen = tokens

@@ -1,0 +1,48 @@
+"""What a person sees while a stage works: one line every few steps, from the main process only."""
+
+import os
+import time
+from contextlib import contextmanager
+
+
+def say(text: str) -> None:
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(text, flush=True)
+
+
+class Speedometer:
+    """Counts tokens and prints `step | values | tokens/s | time left` every `every` steps and at the last."""
+
+    def __init__(self, steps: int, first_step: int = 0, every: int = 10):
+        self.steps, self.first_step, self.every = steps, first_step, every
+        self.tokens, self.seconds = 0, 0.0
+        self._started, self._counted = time.perf_counter(), 0
+
+    def step(self, step: int, tokens: int, force: bool = False, **values: float) -> None:
+        self.tokens += tokens
+        if not force and step % self.every and step != self.steps:
+            return
+        now = time.perf_counter()
+        self.seconds += now - self._started
+        rate = (self.tokens - self._counted) / (now - self._started)
+        left = self.seconds / (step - self.first_step) * (self.steps - step)
+        shown = " | ".join(f"{name} {value:.4g}" for name, value in values.items())
+        say(f"step {step:,}/{self.steps:,} | {shown} | {rate:,.0f} tokens/s | {clock(left)} left")
+        self._started, self._counted = now, self.tokens
+
+    @contextmanager
+    def paused(self):
+        """An evaluation or a checkpoint: time that is not training."""
+        before = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - before
+
+    @property
+    def mean(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,239 @@
+"""The plan against figures worked out by hand, and against ledgers as runs leave them."""
+
+import json
+import re
+import subprocess
+import sys
+from argparse import ArgumentParser
+
+import pytest
+
+from nanohf.plan import counts, horizon
+from nanohf.plan.ledger import last_speeds
+from nanohf.plan.memory import memory
+from nanohf.plan.report import add_arguments, main, plan, render, table
+
+# depth: (hidden_size, heads, parameters at 65,536, parameters at 12,288), from 2·V·C + 12·depth·C² by hand
+LADDER = {
+    1: (64, 1, 8_437_760, 1_622_016),
+    2: (128, 1, 17_170_432, 3_538_944),
+    3: (192, 2, 26_492_928, 6_045_696),
+    4: (256, 2, 36_700_160, 9_437_184),
+    6: (384, 3, 60_948_480, 20_054_016),
+    10: (640, 5, 133_038_080, 64_880_640),
+    20: (1280, 10, 560_988_160, 424_673_280),
+}
+
+
+@pytest.mark.parametrize("depth", LADDER)
+def test_counts_by_hand(depth):
+    width, heads, large, small = LADDER[depth]
+    assert counts.hidden_size(depth) == width
+    assert counts.num_attention_heads(depth) == heads
+    assert counts.parameters(depth, 65_536).total == counts.closed_formula(depth, 65_536) == large
+    assert counts.parameters(depth, 12_288).total == counts.closed_formula(depth, 12_288) == small
+
+
+def test_the_honest_1m_and_5m():
+    assert counts.parameters(2, 2_048).total == 917_504
+    p = counts.parameters(4, 4_096)
+    assert (p.embedding, p.lm_head, p.attention, p.mlp) == (1_048_576, 1_048_576, 1_048_576, 2_097_152)
+    assert (p.total, p.scaling) == (5_242_880, 4_194_304)
+
+
+@pytest.mark.parametrize("depth", range(1, 65))
+def test_heads_divide_into_even_sizes_and_no_smaller_count_would(depth):
+    width, heads = counts.hidden_size(depth), counts.num_attention_heads(depth)
+    first = max(1, (width + 127) // 128)
+    assert width % heads == 0
+    assert width // heads % 2 == 0
+    assert not [n for n in range(first, heads) if width % n == 0 and width // n % 2 == 0]
+    assert heads == first or depth % 2
+
+
+def test_heads_where_the_formula_does_not_divide():
+    assert [counts.num_attention_heads(depth) for depth in (5, 7, 9, 11, 13)] == [4, 4, 6, 8, 8]
+
+
+def test_horizon_and_shards():
+    assert horizon.horizon_tokens(5_242_880) == 104_857_600
+    assert horizon.horizon_tokens(5_242_880, 8) == 41_943_040
+    # the source document's example: 5M parameters, 100M tokens, 480M characters, 2 shards
+    assert horizon.horizon_tokens(5_000_000) == 100_000_000
+    assert horizon.characters(100_000_000) == 480_000_000
+    assert horizon.shards(480_000_000) == 2
+    assert [horizon.shards(n) for n in (1, 250_000_000, 250_000_001, 500_000_000)] == [1, 1, 2, 2]
+    assert plan(4, 4_096).shards == 3  # 5,242,880 parameters are 503,316,480 characters: just over two
+
+
+def test_steps_of_every_stage():
+    assert horizon.rl_steps(7_473, 16, 1) == 467
+    assert horizon.rl_steps(7_473, 16, 2) == 934  # an epoch drops its remainder, so not 14,946 // 16
+    assert horizon.pretrain_steps(104_857_600, 32_768) == 3_200
+    assert horizon.pretrain_steps(104_857_599, 32_768) == 3_199
+    assert horizon.pretrain_steps(100, 32_768) == 1
+    assert horizon.sft_steps(23_000, 32) == 719  # 718.75
+    assert horizon.midtrain_steps(850_000, 600, 2**19) == 973  # 972.75
+    assert [horizon.default_batch_tokens(depth) for depth in (1, 11, 12, 20)] == [2**15, 2**15, 2**19, 2**19]
+    steps = [(name, stage.steps) for name, stage in plan(4, 4_096).stages.items()]
+    trained = [("pretrain", 3_200), ("midtrain", 973), ("sft", 719), ("grpo", 467)]
+    assert steps == [("tokenizer", None), *trained, ("evaluate", None)]
+
+
+def test_memory_by_hand():
+    sizes = memory(counts.parameters(4, 4_096))
+    embedding, mlp, total = sizes["embedding"], sizes["mlp"], sizes["total"]
+    assert (embedding.weights, embedding.optimizer) == (4_194_304, 8_388_608)  # AdamW: two moments
+    assert (mlp.weights, mlp.optimizer) == (8_388_608, 8_388_608)  # Muon: one momentum
+    assert (total.weights, total.gradients, total.optimizer) == (20_971_520, 20_971_520, 29_360_128)
+    assert total.total == 71_303_168
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plan(0), r"depth=0 must be positive.*--depth 4"),
+        (lambda: plan(-2), r"depth=-2 must"),
+        (lambda: plan(4, 0), r"vocab_size=0 must be positive.*--vocab-size 4096"),
+        (lambda: plan(4, batch_tokens=0), r"batch_tokens=0 must be positive"),
+        (lambda: plan(4, tokens_per_parameter=0), r"tokens_per_parameter=0 must"),
+        (lambda: plan(4, chars_per_token=float("nan")), r"chars_per_token=nan must"),
+        (lambda: horizon.StageInputs(sft_rows_per_step=0), r"sft_rows_per_step=0 must"),
+        (lambda: horizon.rl_steps(10, 16), r"train_problems=10 is fewer than examples_per_step=16.*Take 10"),
+    ],
+)
+def test_errors_give_value_rule_and_fix(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def line(stage="pretrain", finished="2026-01-02T00:00:00+00:00", host="here", **more):
+    return {"stage": stage, "finished": finished, "host": host} | more
+
+
+def write_ledger(runs, name, *lines):
+    (runs / name).mkdir(parents=True)
+    text = "\n".join(entry if isinstance(entry, str) else json.dumps(entry) for entry in lines)
+    (runs / name / "ledger.jsonl").write_text(text + "\n")
+
+
+def test_ledger_takes_the_newest_of_this_host(tmp_path):
+    d2 = {"depth": 2, "vocab_size": 2_048, "parameters": 917_504}
+    write_ledger(
+        tmp_path,
+        "a",
+        line(tokens_per_second=100.0, minutes=1.5, device="cpu", **d2),
+        line(finished="2026-01-01T00:00:00Z", tokens_per_second=1.0),
+        line(finished="2026-01-03T00:00:00+00:00", host="elsewhere", tokens_per_second=9e9),
+        line("sft", tokens_per_second=7),
+    )
+    older = "2026-01-02T01:00:00+02:00"  # 23:00 UTC on the day before
+    write_ledger(tmp_path, "b", line("sft", finished=older, tokens_per_second=8))
+    speeds = last_speeds(tmp_path, "here")
+    assert list(speeds) == ["pretrain", "sft"]
+    pretrain = speeds["pretrain"]
+    assert (pretrain.tokens_per_second, pretrain.parameters, pretrain.minutes) == (100.0, 917_504, 1.5)
+    assert (pretrain.depth, pretrain.vocab_size, pretrain.device) == (2, 2_048, "cpu")
+    assert (speeds["sft"].tokens_per_second, speeds["sft"].depth) == (7, None)
+
+
+def test_ledger_skips_broken_lines_and_forgives_missing_keys(tmp_path):
+    whole = line("grpo", depth=2, vocab_size=2_048, minutes=2, tokens=120_000)
+    broken = [json.dumps(whole)[:-9], "", "[1, 2]", "null", "7", '{"stage": "grpo"}', "\x00", '{"a": NaN']
+    odd = [line("grpo", finished="yesterday"), line("grpo", finished=7), line("brewing"), line(["grpo"])]
+    useless = line("sft", "2026-01-05T00:00:00", minutes=-1, tokens="many", tokens_per_second=0, depth=True)
+    write_ledger(tmp_path, "a", whole, useless, *odd, *broken)
+    speeds = last_speeds(tmp_path, "here")
+    assert list(speeds) == ["sft", "grpo"]
+    sft, grpo = speeds.values()
+    assert (grpo.parameters, grpo.tokens_per_second) == (917_504, 1_000)  # filled in from the rest
+    assert (sft.minutes, sft.tokens, sft.tokens_per_second, sft.depth, sft.parameters) == (None,) * 5
+    assert "unknown: its last run here recorded no time" in minutes_of(render(plan(4, 4_096), speeds))["sft"]
+
+
+def test_minutes_need_parameters(tmp_path):
+    write_ledger(tmp_path, "a", line("sft", tokens_per_second=100))
+    rows = minutes_of(render(plan(4, 4_096), last_speeds(tmp_path, "here")))
+    assert rows["sft"].startswith("unknown: its last run here recorded no parameters")
+
+
+def test_no_runs_at_all(tmp_path):
+    assert last_speeds(tmp_path / "missing", "here") == {} == last_speeds(tmp_path, "here")
+
+
+def test_render_says_where_every_number_comes_from():
+    text = render(plan(4, 4_096), {})
+    for part in (
+        "num_attention_heads: 2 = max(1, (256 + 127) // 128)",
+        "5,242,880 = 2 x 4,096 x 256 + 12 x 4 x 256^2",
+        "horizon: 104,857,600 tokens = 20.0 x 5,242,880 parameters",
+        "shards: 3 = ceil(503,316,480 / 250,000,000 characters a shard)",
+        "3,200 = max(1, 104,857,600 tokens // 32,768 tokens a step)",
+        "467 = 7,473 problems // 16 a step",
+        "Run: nanohf run recipes/demo",
+    ):
+        assert part in text
+    assert "4 = the first count that divides 320 into an even head size, from 3 = max(" in render(plan(5), {})
+
+
+def minutes_of(text):
+    section = text.split("\nminutes\n")[1].splitlines()
+    return dict(row.strip().split(maxsplit=1) for row in section)
+
+
+def test_minutes_scale_with_parameters(tmp_path):
+    d2 = {"depth": 2, "vocab_size": 2_048, "parameters": 917_504, "device": "cpu"}
+    pretrain, evaluate = line(tokens_per_second=20_000, **d2), line("evaluate", minutes=7, **d2)
+    write_ledger(tmp_path, "a", line("tokenizer", minutes=0.5), pretrain, evaluate)
+    rows = minutes_of(render(plan(4, 4_096), last_speeds(tmp_path, "here")))
+    # 5,242,880 / 917,504 = 40 / 7, so 3,500 tokens/s: 104,857,600 / 3,500 / 60 = 499.3 minutes
+    assert rows["pretrain"].startswith("499.3 = 104,857,600 tokens")
+    rate = "3,500 tokens/s (20,000 x 917,504 / 5,242,880 parameters), scaled from depth 2 (cpu)"
+    assert rows["pretrain"].endswith(rate)
+    assert rows["evaluate"].startswith("40.0 = 7.0 of the last run")
+    assert rows["evaluate"].endswith("scaled from depth 2 (cpu)")
+    assert rows["tokenizer"].startswith("0.5 = ")
+    assert "scaled" not in rows["tokenizer"]
+    assert "it has not run on this machine yet" in rows["grpo"]
+
+    same = minutes_of(render(plan(2, 2_048), last_speeds(tmp_path, "here")))["pretrain"]
+    assert same.startswith("15.3 = ")  # 560 steps x 32,768 = 18,350,080 tokens / 20,000 / 60
+    assert "scaled" not in same
+    other = minutes_of(render(plan(2, 4_096), last_speeds(tmp_path, "here")))["pretrain"]
+    assert "scaled from depth 2 with vocabulary 2,048" in other
+
+
+def test_table():
+    header, *rows = table().splitlines()
+    columns = ["depth", "hidden_size", "heads", "parameters at 65,536", "parameters at 12,288"]
+    assert re.split(r" {2,}", header) == columns
+    numbers = [[int(cell.replace(",", "")) for cell in row.split()] for row in rows]
+    assert numbers == [[depth, *figures] for depth, figures in LADDER.items()]
+
+
+def run(*argv):
+    parser = ArgumentParser("nanohf plan")
+    add_arguments(parser)
+    return main(parser.parse_args(argv))
+
+
+def test_command(tmp_path, capsys):
+    d4 = ("--depth", "4", "--vocab-size", "4096", "--batch-tokens", "65536")
+    assert run(*d4, "--runs", str(tmp_path)) == 0
+    assert "1,600 = max(1, 104,857,600 tokens // 65,536 tokens a step)" in capsys.readouterr().out
+    assert run("--table") == 0
+    assert capsys.readouterr().out == table() + "\n"
+    assert run("--table", "--vocab-size", "4096") == 0
+    assert "parameters at 4,096" in capsys.readouterr().out
+    assert run("--depth", "0") == 2
+    assert "depth=0" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        run()
+    assert stop.value.code == 2
+    assert "--depth --table is required" in capsys.readouterr().err
+
+
+def test_imports_nothing_heavy():
+    probe = "import sys, nanohf.plan.report; print(sorted({'torch', 'numpy', 'yaml'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
