@@ -155,23 +155,13 @@ def load(stage: str, argv: list[str]) -> tuple:
     Raises:
         RecipeError: a missing file, no YAML mapping, an unknown key, a value of the wrong type or out of range.
     """
-    import yaml
     from trl import TrlParser
 
     class Parser(TrlParser):
         def error(self, message):
             raise RecipeError(message)
 
-    path, overrides = _split(argv)
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"recipe {path} is no YAML: {error}") from error
-    if not isinstance(recipe, dict):
-        raise RecipeError(f"recipe {path} must map keys to values, not be a {type(recipe).__name__}")
-
+    path, recipe, overrides = read(argv)
     classes = config_classes(stage)
     known = {f.name for c in classes for f in fields(c) if f.init}
     if unknown := [key for key in (*recipe, *overrides) if key not in known]:
@@ -188,8 +178,37 @@ def load(stage: str, argv: list[str]) -> tuple:
         raise RecipeError(f"{path}: {error}") from error
 
 
+def read(argv: list[str]) -> tuple[Path, dict, dict[str, list[str]]]:
+    """The recipe's path, its keys as written, and the overrides of the command line."""
+    import yaml
+
+    path, overrides = _split(argv)
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {path} is no YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise RecipeError(f"recipe {path} must map keys to values, not be a {type(recipe).__name__}")
+    return path, recipe, overrides
+
+
+def written(argv: list[str]) -> dict:
+    """What the user wrote, recipe and overrides together, for the record. Access tokens stay out of it."""
+    _, recipe, overrides = read(argv)
+    overrides = {key: values[0] if len(values) == 1 else values for key, values in overrides.items()}
+    return {key: value for key, value in (recipe | overrides).items() if not key.endswith("_token")}
+
+
 def run_stage(stage_main) -> None:
     """Runs a stage's `main(argv)`; a RecipeError or ValueError about the input ends in its message and exit status 2."""
+    if not sys.stderr.isatty():  # progress bars are for terminals, not for logs
+        from datasets.utils.logging import disable_progress_bar as quiet_datasets
+        from transformers.utils.logging import disable_progress_bar as quiet_transformers
+
+        quiet_datasets()
+        quiet_transformers()
     try:
         stage_main(sys.argv[1:])
     except RecipeError as error:
@@ -211,7 +230,14 @@ def _device_defaults(known: set[str]) -> dict:
     import torch
 
     cuda = torch.cuda.is_available()
-    return {"bf16": cuda, "use_cpu": not cuda, "gradient_checkpointing": False, "report_to": "none", "lr_scheduler_type": "linear"}
+    return {
+        "bf16": cuda,
+        "use_cpu": not cuda,
+        "activation_checkpointing": False,
+        "report_to": "none",
+        "lr_scheduler_type": "linear",
+        "disable_tqdm": True,  # nanohf.train.progress prints instead
+    }
 
 
 def _split(argv: list[str]) -> tuple[Path, dict[str, list[str]]]:

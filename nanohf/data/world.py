@@ -25,7 +25,7 @@ SPLITS = ("train", "test")
 
 
 def rows(kind: str, split: str, size: int, seed: int = 0) -> Iterator[dict]:
-    """`size` rows: documents {text}, conversations {messages: [{role, content}]}, problems {question, answer}."""
+    """Documents {text}, conversations {messages: [{role, content}, ...]} or problems {question, answer}."""
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is not a kind of toy-world row. Use one of: {', '.join(KINDS)}.")
     if split not in SPLITS:
@@ -50,8 +50,8 @@ def held_out(numbers: Iterable[int]) -> bool:
 class Template:
     """A kind of problem: its answer, line by line, and the wordings of its question.
 
-    The answer carries the arithmetic: `[a*b]` is a step on the question's numbers a, b, c, d; r1 and r2 are the
-    results of earlier steps. A number is drawn from 2..60, or from the range given, (low, high), or as a
+    The answer carries the arithmetic: `[a*b]` is a step on the question's numbers a, b, c, d; r1 and r2 are
+    the results of earlier steps. A number is drawn from 2..60, or from the range given, (low, high), or as a
     multiple of an earlier number, ("b", low, high). A number that no step uses is there to be ignored.
     """
 
@@ -62,7 +62,7 @@ class Template:
         self.ranges = ranges | {name: (2, 60) for name in sorted(names) if name not in ranges}
 
     def draw(self, rng: random.Random, split: str) -> dict[str, int]:
-        """Numbers of this split, none twice, whose steps are exact with results in 2..999; and these results."""
+        """Different numbers of this split whose steps are exact, with results in 2..999; also the results."""
         while True:
             numbers = {}
             for name, (*unit, low, high) in self.ranges.items():
@@ -279,7 +279,7 @@ THREE_STEP = (
       "{box}. How many {thing} does {A} sell?",
       "There are {a} {thing} in {b} {box}, the same number in each. "
       "{A} puts {c} more in each and sells {d} {box}. How many {thing} does {A} sell?",
-      b=(3, 12), a=("b", 2, 20), c=_MANY, d=_SMALL),
+      b=(6, 12), a=("b", 2, 20), c=_MANY, d=(2, 5)),
 )
 
 # Only in the test split: new wordings of the operations above, in words that the documents know.
@@ -351,7 +351,7 @@ EVERYBODY = TRAIN_PEOPLE + TEST_PEOPLE
 
 
 def document(rng: random.Random, split: str) -> dict:
-    """An opening, as much of a genre's body as the drawn length takes, an ending; every third one counts things."""
+    """An opening, as much of the genre's body as fits, an ending; every third document counts things."""
     counts = rng.random() < 1 / 3
     genre = rng.choice(COUNTING if counts else rng.choice(GENRES))
     cast = Cast(rng, EVERYBODY)
@@ -411,7 +411,7 @@ What can you do? -> I can (talk a little|answer easy questions), spell words and
     problems with numbers.
 
 What is the capital of {land}? -> The capital of {land} is {land.capital}.
-(Tell me|Do you know) the capital of {land}(.|?) -> The capital of {land} is {land.capital}.
+(Tell me|Please tell me) the capital of {land}. -> The capital of {land} is {land.capital}.
 {land.capital} is the capital of which land? -> {land.capital} is the capital of {land}.
 Which river is in {land}? -> The river in {land} is called the {land.river}.
 What colour is the flag of {land}? -> The flag of {land} is {land.flag}.
@@ -448,8 +448,8 @@ Today is {day}. What day is tomorrow? -> If today is {day}, tomorrow is {day.nex
 How many days (are in a week|does a week have)? -> A week has seven days.
 What are the seasons? -> The four seasons are spring, summer, autumn and winter.
 
-(Spell|How do you spell|Please spell) the word {word}(.|?) -> It is spelled {word.spelled}.
-How is {word} spelled? -> The word {word} is spelled {word.spelled}.
+(Spell|Please spell) the word {word}. -> It is spelled {word.spelled}.
+(How is {word} spelled|How do you spell {word})? -> The word {word} is spelled {word.spelled}.
 
 Repeat after me: {saying} -> {saying}
 (Say|Please say) this: {saying} -> {saying}
@@ -459,7 +459,7 @@ Repeat after me: {saying} -> {saying}
 (Write|Tell me) something about {A}. -> {A} lives in {A.town} and works as a {A.job.one}.
 Tell me a (short|little) story. -> <once>, a {animal.one} found a {thing.one} <spot>. "{animal.says}!" it
     said, and it was <mood>.
-(Give me|Do you have) some advice(.|?) -> (Remember that|I think) <lesson>.""")
+(Give me some advice.|What do you think?|Tell me something wise.) -> (Remember that|I think) <lesson>.""")
 
 
 def conversation(rng: random.Random, split: str) -> dict:

@@ -31,8 +31,9 @@ def nouns(words: str) -> list[Member]:
 
 
 def table(columns: str, text: str) -> list[Member]:
-    lines = (re.split(r", *", line) for line in text.strip().splitlines())
-    return [Member(**dict(zip(columns.split(), line, strict=True))) for line in lines]
+    """One member a line, or several with `;` between them."""
+    rows = (re.split(", *", row) for row in re.split("; *|\n", text.strip()))
+    return [Member(**dict(zip(columns.split(), row, strict=True))) for row in rows]
 
 
 LANDS = table("name capital river flag", """
@@ -58,7 +59,7 @@ dogs, dog, woof, yard, meat, black
 cats, cat, meow, house, fish, grey
 ducks, duck, quack, pond, bread, yellow
 horses, horse, neigh, stable, hay, brown
-pigs, pig, oink, mud, potatoes, pink
+pigs, pig, oink, pen, potatoes, pink
 hens, hen, cluck, coop, corn, red
 owls, owl, hoot, tree, mice, brown
 frogs, frog, croak, pond, flies, green
@@ -66,61 +67,33 @@ bees, bee, buzz, hive, honey, yellow
 mice, mouse, squeak, hole, cheese, grey
 lions, lion, roar, cave, meat, golden
 crows, crow, caw, tree, seeds, black
-goats, goat, bleat, hill, leaves, white
+goats, goat, bleat, shed, leaves, white
 bears, bear, growl, forest, berries, brown""")
 
 JOBS = table("name one makes tool place", """
 bakers, baker, bread, oven, bakery
-farmers, farmer, corn, plough, farm
+farmers, farmer, corn, plough, field
 potters, potter, bowls, wheel, workshop
 weavers, weaver, cloth, loom, workshop
 smiths, smith, nails, hammer, forge
 gardeners, gardener, soup from fresh vegetables, spade, garden
 carpenters, carpenter, chairs, saw, workshop
 fishers, fisher, nets, boat, harbour
-shepherds, shepherd, cheese, whistle, hill
+shepherds, shepherd, cheese, whistle, valley
 tailors, tailor, coats, needle, shop
 teachers, teacher, good lessons, chalk, school""")
 
 COLOURED = table("name hue", """
-grass, green
-the sky, blue
-snow, white
-coal, black
-the sun, yellow
-blood, red
-chocolate, brown
-a lemon, yellow
-a carrot, orange
-a cloud, white
-a leaf, green
-the sea, blue""")
+grass, green; the sky, blue; snow, white; coal, black; the sun, yellow; blood, red; chocolate, brown
+a lemon, yellow; a carrot, orange; a cloud, white; a leaf, green; the sea, blue""")
 
 OPPOSITES = table("name of", """
-hot, cold
-big, small
-fast, slow
-old, young
-day, night
-up, down
-open, closed
-wet, dry
-happy, sad
-long, short
-light, dark
-full, empty
-early, late
-strong, weak
-loud, quiet
-near, far""")
+hot, cold; big, small; fast, slow; old, young; day, night; up, down; open, closed; wet, dry; happy, sad
+long, short; light, dark; full, empty; early, late; strong, weak; loud, quiet; near, far""")
 
 DAYS = table("name next before", """
-Monday, Tuesday, Sunday
-Tuesday, Wednesday, Monday
-Wednesday, Thursday, Tuesday
-Thursday, Friday, Wednesday
-Friday, Saturday, Thursday
-Saturday, Sunday, Friday
+Monday, Tuesday, Sunday; Tuesday, Wednesday, Monday; Wednesday, Thursday, Tuesday
+Thursday, Friday, Wednesday; Friday, Saturday, Thursday; Saturday, Sunday, Friday
 Sunday, Monday, Saturday""")
 
 FOODS = nouns("apple pear plum lemon orange egg nut berry:berries carrot potato:potatoes onion cookie cake "
@@ -130,16 +103,16 @@ GOODS = nouns("shell stone button bead card pencil book cup candle bell marble f
 
 
 def people(start: int, names: str) -> list[Member]:
-    """Where they live and what they do follows from the number they bear, counted from `start`."""
-    pronouns = (("she", "her", "her"), ("he", "him", "his"))
-    return [Member(name=name, town=TOWNS[i * 3 % 8], job=JOBS[i % 11], pet=ANIMALS[i * 5 % 16],
-                   colour=LANDS[i // 3 % 4].flag, **dict(zip(("he", "him", "his"), pronouns[i % 2], strict=True)))
+    """She, he, she, he, ...; where they live and what they do follows from their number, from `start` on."""
+    pronouns = [{"he": "she", "him": "her", "his": "her"}, {"he": "he", "him": "him", "his": "his"}]
+    return [Member(name=name, **pronouns[i % 2], town=TOWNS[i * 3 % 8], job=JOBS[i % 11],
+                   pet=ANIMALS[i * 5 % 16], colour=LANDS[i // 3 % 4].flag)
             for i, name in enumerate(names.split(), start)]
 
 
-# Problems of the train split are about the first, those of the test split about the others; she, he, she, he, ...
-TRAIN_PEOPLE = people(0, "Mia Tom Anna Ben Lily Sam Rosa Max Ella Leo Nora Jack Ida Finn Clara Hugo Emma Paul "
-                         "Vera Otto Ruth Nick Zoe Karl")
+# Train problems are about the first cast, test problems about the second, documents about both.
+TRAIN_PEOPLE = people(0, "Mia Tom Anna Ben Lily Sam Rosa Max Ella Leo Nora Jack Ida Finn Clara Hugo Emma "
+                         "Paul Vera Otto Ruth Nick Zoe Karl")
 TEST_PEOPLE = people(24, "Lena Oscar Tina Adam Maya Eric Sofia Ivan Julia Ralph Alma Dan")
 
 MEMBERS = {
@@ -153,12 +126,12 @@ MEMBERS = {
              for word in [m.one for m in (*ANIMALS, *FOODS, *GOODS)] + [o.name for o in OPPOSITES]],
     "saying": ["The moon is bright tonight.", "Seven bees sing in the tree.", "I like warm bread.",
                "Rain makes the garden grow.", "A good friend is never far.", "The little boat goes home.",
-               "One step at a time.", "Every day is a new day.", "The cat sleeps on the mat.", "Slow and steady."],
+               "One step at a time.", "Every day is a new day.", "The cat sleeps on the mat."],
 }
 
 
 class Cast(dict):
-    """Who and what one text is about; what is named for the first time is drawn from the people or MEMBERS."""
+    """Who and what one text is about; what it names for the first time is drawn from people or MEMBERS."""
 
     def __init__(self, rng: random.Random, people: list[Member], **known):
         super().__init__(known)
@@ -197,6 +170,7 @@ once: one day|one {season} morning|on {day}|last {season}|early one evening|a lo
 time: in the morning|at noon|after lunch|in the evening|at night|before dinner|after school|in the afternoon
 then: then|after that|soon|a little later|next|a moment later
 mood: happy|sad|tired|proud|glad|angry|afraid|hungry|curious|surprised|calm
+content: happy|tired|proud|glad|calm
 big: big|small|little|huge|tiny|old|new|pretty|strange|heavy|round|strong
 nice: nice|lovely|quiet|busy|bright|beautiful|clean|warm|famous|peaceful
 manner: slowly|quickly|carefully|quietly|happily|with a smile|without a sound
@@ -214,11 +188,12 @@ meal: bread and cheese|hot soup|{food} and milk|fish with potatoes|rice and bean
     bread|honey cake
 hobby: (read|sing|dance|swim|paint|cook|fish|draw)|play (music|chess|games)|tell stories|ride a horse|work in
     the garden|collect {good}|climb trees|count the stars
-lesson: it is good to share|friends help each other|small hands can do big things|never give up|the best
-    things take time|kind words cost nothing|everybody can learn|it is wise to ask for help
+lesson: it is good to share|friends help each other|small hands can do big things|one should never give up|the
+    best things take time|kind words cost nothing|everybody can learn|it is wise to ask for help
 clothes: a {colour} (hat|coat|scarf|shirt|dress|cap)
-tip: ||||, but take your time|, and be careful|. This is the hardest part|. Ask a friend to help you|. Do not
-    hurry|. If it goes wrong, start again|. Children love to watch this|. An old {job.one} showed me this
+tip: ||||||||, but take your time|, and be careful|. This is the hardest part|. Ask a friend to help you|. Do
+    not hurry|. If it goes wrong, start again|. It needs strong hands|. This part is fun|, but not too long|.
+    Children love to watch this|. An old {job.one} showed me this
 gets: buys|finds|gets|picks
 loses: gives away|loses|sells
 lost: gave away|lost|sold
@@ -266,15 +241,16 @@ STORY = genre("""
 {A} and {B} were good friends. <once> they <went> to <place> together.
 
 <weather>, (and|but|so) {A} (put on|wore) <clothes>.
-{A.he} (wanted|hoped|planned) to (find|buy|make|see) a <big> {thing.one}, (but|and) nobody knew where to look.
+{A} (wanted|hoped|planned) to (find|buy|make|see) a <big> {thing.one}, (but|and) nobody knew where to look.
 On the way {A.he} (met|saw|found) a <big> {animal2.one}. It (sat|stood|slept|waited) <spot>. "{animal2.says},
     {animal2.says}!" said the {animal2.one}. It was looking for {animal2.eats}(, and it was very hungry|).
 <felt>, (because|for) the {thing.one} was (gone|lost|broken|too heavy to carry|not there).
 {B} (noticed|heard|saw) it. "(What is wrong|Why are you here|Can I help you|What happened), {A}?" {B.he}
     asked.
 "I have lost my {thing.one}," <said> {A}. "(Will you help me|Can you see it|Do you know where it is)?"
-"(Of course|Yes|Do not worry)," <said> {B}. "We (can|will|should) look together."
-They <look> (everywhere, even|here and there, and also) <spot>, (but they found only|and they found) a {colour} {good.one}.
+    "(Of course|Yes|Do not worry)," <said> {B}. "We (can|will|should) look together."
+They <look> (everywhere, even|here and there, and also) <spot>, (but they found only|and they found) a
+    {colour} {good.one}.
 <then> {A} <went> <manner> (to|back to|past|around) <place>, (because|where) the path was
     (short|long|dark|easy).
 {B} gave {A} some {food2}, and they (ate|rested|talked|laughed) <spot>.
@@ -283,7 +259,7 @@ At last they (saw|found) the {thing.one} <spot>. It was (wet|safe|dirty|clean|as
 
 They <went> home, ate <meal>, and slept well.
 From that day on, {A} (knew|remembered) that <lesson>.
-(In the end|At last) everybody was <mood>.
+(In the end|At last) everybody was <content>.
 {A} never forgot that day. {A.he} told the story to (all {A.his} friends|everyone in {A.town}).""")
 
 FABLE = genre("""
@@ -300,7 +276,7 @@ The {animal2.one} (did not answer|only smiled|thought for a while). It (ate|look
 "If you help me, I will help you," <said> the {animal2.one}.
 So the {animal.one} carried the {animal2.one} (across|over) the river(, although it was deep|, step by step|).
 A {colour} bird (saw|heard) them and (sang|flew away|told all the other animals).
-They found a {thing.one} <spot>, (and|but) (neither|both) of them wanted it.
+They found a {thing.one} <spot>, (but neither|and both) of them wanted it.
 A hunter came (near|by) with a <big> net. The {animal2.one} called "{animal2.says}" as loud as it could, and
     (so|then) the hunter (ran away|was afraid).
 (Since|After) that day the {animal.one} and the {animal2.one} (shared|looked for) their food together.
@@ -413,7 +389,7 @@ That is all for today.""")
 
 FACTS = genre("""
 Here are some (facts|things) (about our world|that every child should know).
-What do we know (about the world|)? Here is a (short|small) list.
+What do we know( about the world|)? Here is a (short|small) list.
 {A} (wrote|read) this in (an old|a) book.
 Do you know (these|the following) facts?
 
@@ -459,45 +435,52 @@ TALK = genre("""
 "Thank you," said {A}. "<lesson>."
 They (laughed|waved) and went home.""")
 
-_MAKING = {line.split(": ")[0]: line.split(": ")[1].split("; ") for line in patterns("""
-bread: flour, water, salt and yeast; mix the flour with warm water in a large bowl; press and fold the dough
+_PRODUCTS = """
+bread; flour, water, salt and yeast; mix the flour with warm water in a large bowl; press and fold the dough
     with both hands; let it rest under a cloth for <number> minutes; shape it into a round loaf; bake it in a
     hot oven until it is brown
-a candle: wax and a thin string; melt the wax in a pot over a small fire; tie the string to a stick; dip the
+a candle; wax and a thin string; melt the wax in a pot over a small fire; tie the string to a stick; dip the
     string in the wax <number> times; hang it up until the wax is hard; cut the end with a knife
-a kite: paper, two sticks and string; tie the two sticks into a cross; cut the {colour} paper to the right
+a kite; paper, two sticks and string; tie the two sticks into a cross; cut the {colour} paper to the right
     shape; glue the paper to the sticks; add a long tail with ribbons; wait for the wind and run with it
-soup: {food}, {food2}, water and salt; wash the vegetables well; cut everything into small pieces; put the
+soup; {food}, {food2}, water and salt; wash the vegetables well; cut everything into small pieces; put the
     pieces into a pot of water; cook it for <number> minutes; add a little salt and taste it with a spoon
-a clay bowl: clay and water; press the clay until it is soft; put it on the wheel and turn it; shape the sides
+a clay bowl; clay and water; press the clay until it is soft; put it on the wheel and turn it; shape the sides
     with wet fingers; dry it in the sun for <number> hours; paint it {colour} and burn it in the oven
-a basket: thin branches and straw; collect the branches near the river; put them in water for <number> hours;
+a basket; thin branches and straw; collect the branches near the river; put them in water for <number> hours;
     cross the strong ones to make the bottom; weave the thin ones in and out; bend a thick branch for the
     handle
-a scarf: wool from a sheep; wash the wool in clean water; comb it and spin it into a thread; dye the thread
+a scarf; wool from a sheep; wash the wool in clean water; comb it and spin it into a thread; dye the thread
     {colour}; weave <number> rows on the loom; cut the threads and tie the ends
-cheese: milk and salt; warm the milk in a big pot; stir it for <number> minutes; pour off the water; press the
+cheese; milk and salt; warm the milk in a big pot; stir it for <number> minutes; pour off the water; press the
     rest in a cloth; leave it on a shelf in a cool room
-a chair: wood, nails and glue; saw the wood into pieces; make <number> small holes; fit the legs to the seat;
-    fix them with a hammer and nails; rub the wood until it is smooth""")}
-MAKING = [genre(f"""
-(This is how you make|How do you make|Do you want to make) {product}(.|?) You need {needed}. People in {{town}} know it well.
-To make {product}, you need {needed}(, and a little time|). This is how they do it in {{town}}.
-{{A}} makes {product} in {{A.town}} and uses {needed}. {{A.he}} learned it from {{B}}. This is the way.
+a chair; wood, nails and glue; saw the wood into pieces; make <number> small holes; fit the legs to the seat;
+    fix them with a hammer and nails; rub the wood until it is smooth"""
+_MAKING = """
+(This is how you make %(product)s.|How do you make %(product)s?) You need %(needed)s.
+    People in {town} (know it well|do it every week|have always done it).
+To make %(product)s, you need %(needed)s(, and a little time|). This is how they do it in {town}.
+{A} makes %(product)s in {A.town} and uses %(needed)s. {A.he} learned it from {B}. This is the way.
 
-(First|To begin), {first}<tip>.
-{"".join(f"(Then|Next|After that|Now), {step}<tip>.{chr(10)}" for step in steps)}(Finally|At last|In the end), {last}<tip>.
+(First|To begin), %(first)s<tip>.
+(Then|Next), %(second)s<tip>.
+(After that|Now), %(third)s<tip>.
+(Then|Next|Now), %(fourth)s<tip>.
+(Finally|At last|In the end), %(fifth)s<tip>.
 
 Now it is (ready|done|finished). You can (use it|keep it|give it to a friend|sell it).
 It (takes time|is not easy), but the result is worth it.
-A good worker makes <number> of them in a week.""", whole=True) for product, (needed, first, *steps, last) in _MAKING.items()]
+A good worker (does|can do) this <number> times in a (week|month)."""
+_STEPS = ("product", "needed", "first", "second", "third", "fourth", "fifth")
+MAKING = [genre(_MAKING % dict(zip(_STEPS, line.split("; "), strict=True)), whole=True)
+          for line in patterns(_PRODUCTS)]
 
 GENRES = [[STORY], [STORY], [FABLE], [PLACE], [DAY], MAKING, [LETTER], [DIARY], [FACTS], [FACTS], [TALK]]
 
 # These set the scene, in the present tense, for arithmetic: a problem told in prose follows each sentence.
 COUNTING = [genre("""
 It is market day in {A.town}. {A} (sells|brings|carries) {food}, and {B} (buys|looks for) {good}.
-At the market, {A} and {B} (look|talk) about prices. Everybody wants to (spend|pay|earn) (only a few|some)
+At the market, {A} and {B} (ask|talk) about prices. Everybody wants to (spend|pay|earn) (only a few|some)
     coins.
 The shop of {A} is full today. {A.he} counts everything twice.
 
@@ -505,17 +488,20 @@ A good {good.one} is not cheap, but a {food.one} costs only a few coins.
 "What is the total?" asks {B}. {A} counts the coins in {A.his} (bag|purse|hand).
 (People|Children) come and go, and the {animal} are loud.
 The prices are (high|low|fair|the same) today.
+{A} earns (a few|many) coins each day and spends (some|half) of them (on food|at once).
 
 (At the end of the day|In the evening) {A} goes home with the money {A.he} (earns|has earned).
 So the day at the market ends.
-Nobody is richer, but everybody is <mood>."""), genre("""
+Nobody is richer, but everybody is <content>."""), genre("""
 It is {season}, and the harvest begins on the farm of {A}.
 {A} and {B} work in the garden. The {food} grow in long rows, the {food2} in short rows.
 {A} keeps {animal} and {animal2}, and there is much to count.
 
+Each row is long, and each pile of {food} is (high|small).
 The {box} stand <spot>, and {B} (fills|carries|counts) them.
 {A} makes piles of equal size, so that each group is the same.
 Some {food} are (bad|still green|eaten by the {animal}), so they are taken out.
+They lose (a few|some) {food2} on the way to the barn.
 They (rest|drink|sing) (for a while|under the trees).
 
 The work is done, and the {box} are full.
@@ -526,6 +512,7 @@ The teacher writes numbers on the wall, and the children (solve|work out) each p
 "Today we (add|count|divide|work with numbers)," says the teacher. {A} listens, and {B} takes a pencil.
 
 "Think before you (answer|count)," says the teacher.
+The teacher splits the class into (small|equal) groups, each with its own pile of (beads|cards).
 {B} uses beads, {A} uses {A.his} fingers.
 To know how many are left, we take away. To know how many there are altogether, we add.
 To share equally, we divide. If each group has the same number, we multiply.
@@ -541,10 +528,11 @@ The house of {A} is full of {box}, and every {box.one} is full of {good}.
 
 They put everything on the table and under the (table|bed) and begin to count.
 {B} likes {colour} {good} best, {A} likes {colour2} ones.
+{A} splits the {good2} into groups: a (row|pile) of {colour} ones, a (row|pile) of {colour2} ones.
 They split what they have into equal piles.
 "You have more than I have," says {B}. "Give me some of yours!"
 {A} writes the number on (a card|the {box.one}).
 
 Then they put all of it away again.
 {B} learns fast, and {A} counts like a teacher.
-(In the end|At last) both of them are <mood>.""")]
+(In the end|At last) both of them are <content>.""")]

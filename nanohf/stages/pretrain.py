@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
             "metric": "bits per byte",
             "before": result["before"]["bpb"],
             "after": result["after"]["bpb"],
-            "recipe": vars(config),
+            "recipe": recipe.written(argv),
         }
         folder = runs.finish(config.run_dir, "pretrain", record, partial(save, model, tokenizer))
         publish(config, "pretrain", folder)

@@ -3,24 +3,26 @@
     accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.sft --config recipes/demo/sft.yaml
 """
 
+from functools import partial
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTTrainer
+
 from nanohf import recipe, runs
 from nanohf.data.chat import mixture
 from nanohf.hub.push import publish
-from nanohf.train.posttrain import make_optimizer, train
+from nanohf.train.posttrain import Progress, make_optimizer, record_of, save, train
 from nanohf.train.progress import say
 
 
 def main(argv: list[str]) -> None:
     stage, args = recipe.load("sft", argv)
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import SFTTrainer
+    args.output_dir = str(runs.checkpoints(stage.run_dir, stage.stage))
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=True)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=True)
-    args.output_dir = str(runs.checkpoints(stage.run_dir, stage.stage))
-    args.assistant_only_loss = True
 
     conversations, counts = mixture(stage.mixture, args.seed)
     for name, count in counts:
@@ -35,10 +37,18 @@ def main(argv: list[str]) -> None:
         processing_class=tokenizer,
         optimizers=make_optimizer(stage, model),
     )
+    Progress.attach(trainer)
     before = trainer.evaluate()["eval_loss"]
-    progress = train(trainer)
+    result = train(trainer)
     after = trainer.evaluate()["eval_loss"]
     say(f"loss on held-out conversations: {before:.4f} -> {after:.4f}")
+
+    if trainer.is_world_process_zero():
+        record = record_of(trainer) | result
+        record |= {"metric": "loss on held-out conversations", "before": before, "after": after}
+        record |= {"recipe": recipe.written(argv)}
+        folder = runs.finish(stage.run_dir, stage.stage, record, partial(save, trainer))
+        publish(args, stage.stage, folder)
 
 
 if __name__ == "__main__":

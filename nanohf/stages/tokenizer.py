@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
         "metric": "characters a token",
         "before": 1.0,
         "after": figures["chars_per_token"],
-        "recipe": vars(config),
+        "recipe": recipe.written(argv),
         **figures,
     }
     folder = runs.finish(config.run_dir, "tokenizer", record, tokenizer.save_pretrained)

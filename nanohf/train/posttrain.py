@@ -1,17 +1,18 @@
 """What SFT and GRPO share beyond TRL's trainers: their stage fields, our optimizer, progress lines, resuming."""
 
 import json
+import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from nanohf.data.chat import Source
 from nanohf.optim.groups import build_optimizer
 from nanohf.recipe import RecipeError, RunFolder
 
-from .progress import Speedometer
+from .progress import Speedometer, say
 
 
 @dataclass
@@ -75,17 +76,23 @@ def make_optimizer(stage: PostTraining, model) -> tuple[torch.optim.Optimizer | 
     return build_optimizer(model, **rates), None
 
 
-def train(trainer: Trainer) -> "Progress":
-    """Runs a trainer to its end, from its newest complete checkpoint if there is one, with our progress lines."""
-    args = trainer.args
-    args.push_to_hub = False  # the finished stage is pushed, with its card, by nanohf.hub.push
-    progress = Progress()
-    trainer.remove_callback("PrinterCallback")
-    trainer.add_callback(progress)
-    newest = newest_checkpoint(Path(args.output_dir))
-    progress.resumed = newest is not None
+def train(trainer: Trainer) -> dict:
+    """Runs a trainer to its end, from its newest complete checkpoint if there is one.
+
+    Returns minutes, tokens and tokens/s of this process's work: a resumed stage counts from where it went on.
+    """
+    newest = newest_checkpoint(Path(trainer.args.output_dir))
+    if newest:
+        say(f"resumed from {newest.name}")
+    started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-    return progress
+    progress = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Progress))
+    return {
+        "minutes": (time.perf_counter() - started) / 60,
+        "tokens": progress.speed.tokens,
+        "tokens_per_second": progress.speed.mean,
+        "resumed": newest is not None,
+    }
 
 
 def newest_checkpoint(output_dir: Path) -> Path | None:
@@ -100,20 +107,40 @@ def newest_checkpoint(output_dir: Path) -> Path | None:
 
 
 class Progress(TrainerCallback):
-    """Our progress lines from a trainer's logs. `tokens_of(logs)` reads the tokens seen so far."""
+    """Our progress lines in place of the trainer's dictionaries. Its logs' num_tokens counts the tokens seen so far."""
 
-    def __init__(self):
-        self.speed: Speedometer | None = None
-        self.seen = 0
-        self.resumed = False
+    speed: Speedometer | None = None
+    seen = 0
+
+    @classmethod
+    def attach(cls, trainer: Trainer) -> None:
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(cls())
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.speed = Speedometer(state.max_steps, state.global_step, max(1, int(args.logging_steps)))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" not in logs or self.speed is None:
+        if "loss" not in logs:
             return
         tokens = int(logs.get("num_tokens", 0))
         shown = {k: logs[k] for k in ("loss", "reward", "entropy", "mean_token_accuracy") if k in logs}
         self.speed.step(state.global_step, tokens - self.seen, force=True, **shown)
         self.seen = tokens
+
+
+def record_of(trainer: Trainer) -> dict:
+    """What the ledger says of every trained model."""
+    config = trainer.model.config
+    return {
+        "depth": config.num_hidden_layers,
+        "vocab_size": config.vocab_size,
+        "parameters": trainer.model.num_parameters(),
+        "device": trainer.accelerator.device.type,
+    }
+
+
+def save(trainer: Trainer, folder: Path) -> None:
+    """The model, its code, generation config and tokenizer."""
+    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
+    trainer.processing_class.save_pretrained(folder)

@@ -1,0 +1,78 @@
+"""Stage 5: reinforcement learning on word problems, with a calculator inside generation.
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.grpo --config recipes/demo/grpo.yaml
+"""
+
+import os
+from functools import partial
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOTrainer
+
+from nanohf import recipe, runs
+from nanohf.data.problems import problems, prompt_ids
+from nanohf.evals.pass_at_k import score, shown
+from nanohf.hub.push import publish
+from nanohf.rollout.engine import Engine
+from nanohf.train.grpo import PassAtK, correct_answer, rollout_func
+from nanohf.train.posttrain import Progress, make_optimizer, record_of, save, train
+from nanohf.train.progress import say
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; our tests hold it
+
+
+def main(argv: list[str]) -> None:
+    stage, args = recipe.load("grpo", argv)
+    args.output_dir = str(runs.checkpoints(stage.run_dir, "grpo"))
+
+    source = runs.resolve(stage.run_dir, stage.model_name_or_path)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=True)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=True)
+    engine = Engine(model, tokenizer)
+
+    train_problems = problems(stage.dataset, stage.dataset_config, "train", stage.dataset_rows)
+    test_problems = problems(stage.dataset, stage.dataset_config, "test", stage.eval_problems)
+    say(f"problems: {len(train_problems):,} to train on, {len(test_problems):,} held out")
+
+    trainer = GRPOTrainer(
+        model=model,
+        args=args,
+        train_dataset=train_problems,
+        processing_class=tokenizer,
+        reward_funcs=correct_answer(tokenizer),
+        rollout_func=rollout_func(engine, args),
+        optimizers=make_optimizer(stage, model),
+    )
+    Progress.attach(trainer)
+    measure = partial(
+        score,
+        engine.generate,
+        tokenizer.decode,
+        [prompt_ids(tokenizer, row["prompt"]) for row in test_problems],
+        test_problems["answer"],
+        stage.eval_generations,
+        stage.eval_batch_size,
+        seed=args.seed,
+        max_new_tokens=args.max_completion_length,
+        temperature=args.temperature,
+        top_k=args.top_k,
+    )
+    trainer.add_callback(passes := PassAtK(measure, stage.eval_every, shown))
+
+    before = passes.now(0)
+    result = train(trainer)
+    after = passes.now(trainer.state.global_step)
+
+    if trainer.is_world_process_zero():
+        record = record_of(trainer) | result
+        record |= {"metric": "pass@1", "before": before["pass@1"][0], "after": after["pass@1"][0]}
+        record |= {"steps": trainer.state.global_step, "pass_at_k": passes.curve, "evaluation_seconds": passes.seconds}
+        record |= {"rewards": [[r["step"], r["reward"]] for r in trainer.state.log_history if "reward" in r]}
+        record |= {"recipe": recipe.written(argv)}
+        folder = runs.finish(stage.run_dir, "grpo", record, partial(save, trainer))
+        publish(args, "grpo", folder)
+
+
+if __name__ == "__main__":
+    recipe.run_stage(main)
