@@ -60,6 +60,7 @@ class TokenizerConfig(Publish, TextSource, RunFolder):
 @dataclass
 class PretrainConfig(Publish, TextSource, RunFolder):
     depth: int = field(default=20, metadata={"help": "the dial: layers; hidden_size is 64 times it"})
+    num_attention_heads: int | None = field(default=None, metadata={"help": "default: one for each 128 channels"})
     max_length: int = field(default=2048, metadata={"help": "tokens of a row"})
     per_device_train_batch_size: int = field(default=8, metadata={"help": "rows of one forward pass"})
     batch_tokens: int = field(default=524_288, metadata={"help": "tokens of a step, over all processes"})
@@ -111,7 +112,7 @@ class EvaluateConfig(RunFolder):
         default_factory=lambda: ["pretrain", "midtrain", "sft", "grpo"], metadata={"help": "those to score"}
     )
     tasks: list[str] = field(default_factory=list, metadata={"help": "lm-eval tasks, ours (nanohf_*) or the harness's"})
-    limit: int | None = field(default=None, metadata={"help": "rows of each task; null: all"})
+    limit: int | None = field(default=None, metadata={"help": "at most so many rows of each task and problems; null: all"})
     dataset: str = field(default="builtin", metadata={"help": "word problems: builtin, a folder or a Hub id"})
     dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
     problems: int = field(default=400, metadata={"help": "test problems for pass@1"})
@@ -119,7 +120,11 @@ class EvaluateConfig(RunFolder):
     max_completion_length: int = field(default=256, metadata={"help": "tokens of a sample"})
     temperature: float = field(default=1.0, metadata={"help": "of the samples"})
     top_k: int = field(default=50, metadata={"help": "sample among so many"})
-    batch_size: int = field(default=32, metadata={"help": "rows of one forward pass"})
+    batch_size: int = field(default=32, metadata={"help": "problems, or rows of a task, at a time"})
+    text_dataset: str = field(default="builtin", metadata={"help": "text for bits per byte: builtin, folder, Hub id"})
+    text_dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
+    text_column: str = field(default="text", metadata={"help": "its column that holds the document"})
+    eval_tokens: int = field(default=1_048_576, metadata={"help": "of that text"})
     seed: int = field(default=42, metadata={"help": "of the samples"})
 
     def __post_init__(self):
@@ -143,10 +148,13 @@ def config_classes(stage: str) -> tuple[type, ...]:
         from nanohf.train.posttrain import ProblemStage
 
         return ProblemStage, GRPOConfig
-    light = {"tokenizer": TokenizerConfig, "pretrain": PretrainConfig, "evaluate": EvaluateConfig}
-    if stage not in light:
+    require_stage(stage)
+    return ({"tokenizer": TokenizerConfig, "pretrain": PretrainConfig, "evaluate": EvaluateConfig}[stage],)
+
+
+def require_stage(stage: str) -> None:
+    if stage not in STAGES:
         raise RecipeError(f"unknown stage {stage!r}.{_suggest(stage, STAGES)} Stages: {', '.join(STAGES)}.")
-    return (light[stage],)
 
 
 def load(stage: str, argv: list[str]) -> tuple:
@@ -199,6 +207,27 @@ def written(argv: list[str]) -> dict:
     _, recipe, overrides = read(argv)
     overrides = {key: values[0] if len(values) == 1 else values for key, values in overrides.items()}
     return {key: value for key, value in (recipe | overrides).items() if not key.endswith("_token")}
+
+
+def check(stage: str, configs: tuple) -> None:
+    """What can be known of a stage's sources without the network: folders that are missing or hold no text.
+
+    Raises:
+        RecipeError
+    """
+    from nanohf.data.sources import check_source
+
+    config = configs[0]
+    sources = [(config.dataset, config.dataset_config)] if hasattr(config, "dataset") else []
+    sources += [(source.dataset, source.config) for source in getattr(config, "mixture", [])]
+    problems = []
+    for dataset, name in sources:
+        try:
+            check_source(dataset, name, getattr(config, "text_column", None) if stage != "evaluate" else None)
+        except ValueError as error:
+            problems.append(f"{stage}: {error}")
+    if problems:
+        raise RecipeError(problems)
 
 
 def run_stage(stage_main) -> None:

@@ -73,6 +73,7 @@ def main(argv: list[str]) -> None:
 
 
 def build_model(config, tokenizer) -> NanoHFForCausalLM:
+    chosen = {"num_attention_heads": config.num_attention_heads} if config.num_attention_heads else {}
     return NanoHFForCausalLM(
         NanoHFConfig.from_depth(
             config.depth,
@@ -81,6 +82,7 @@ def build_model(config, tokenizer) -> NanoHFForCausalLM:
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            **chosen,
         )
     )
 

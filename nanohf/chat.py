@@ -1,0 +1,77 @@
+"""`nanohf chat`: talk to a model in the terminal, with its calculator."""
+
+import sys
+from pathlib import Path
+
+from nanohf import runs
+from nanohf.recipe import STAGES, RecipeError
+
+
+def chat(model: str, prompt: str | None, temperature: float, max_new_tokens: int) -> int:
+    """Answers `prompt`, or what is typed until an empty line or Ctrl-D. Tokens appear as they are chosen."""
+    source = last_stage(model)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from nanohf.data.problems import prompt_ids
+    from nanohf.rollout.engine import Engine
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=True).to(device)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=True)
+    engine = Engine(network, tokenizer)
+    room = network.config.max_position_embeddings - max_new_tokens
+
+    ids: list[int] = []
+    turn = 0
+    while text := prompt if turn == 0 and prompt else "" if prompt else ask():
+        question = prompt_ids(tokenizer, [{"role": "user", "content": text}])
+        ids += question if not ids else question[1:]  # one BOS a conversation
+        ids = ids[-room:]
+        stream = Stream(tokenizer)
+        (completion,) = engine.generate(
+            [ids], 1, max_new_tokens, temperature, seed=turn, on_token=lambda row, token, chosen: stream(token)
+        )[0]
+        ids += completion.ids
+        turn += 1
+        print()
+    return 0
+
+
+def last_stage(model: str) -> str:
+    """A run's folder to the folder of its last trained stage; anything else stays what it is."""
+    finished = [stage for stage in STAGES[1:-1] if runs.done(model, stage)]
+    if finished:
+        return str(Path(model) / finished[-1])
+    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+        raise RecipeError(f"{model} holds no finished stage and no model; run `nanohf run recipes/demo` first")
+    if not Path(model).is_dir() and (model.startswith((".", "/", "runs/")) or model.count("/") != 1):
+        raise RecipeError(f"{model} is no folder and no Hub id (USER/NAME)")
+    return model
+
+
+def ask() -> str:
+    try:
+        return input("> ").strip()
+    except EOFError:
+        return ""
+
+
+class Stream:
+    """Prints tokens as text as soon as they make whole characters; the calculator's blocks in brackets."""
+
+    SHOWN = {"<|python_start|>": "[", "<|python_end|>": "", "<|output_start|>": " = ", "<|output_end|>": "]"}
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.pending = tokenizer, []
+
+    def __call__(self, token: int) -> None:
+        special = self.tokenizer.convert_ids_to_tokens(token)
+        if token in self.tokenizer.all_special_ids:
+            sys.stdout.write(self.SHOWN.get(special, ""))
+        else:
+            self.pending.append(token)
+            if not (text := self.tokenizer.decode(self.pending)).endswith("\ufffd"):
+                sys.stdout.write(text)
+                self.pending = []
+        sys.stdout.flush()

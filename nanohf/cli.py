@@ -1,0 +1,83 @@
+"""The `nanohf` command. Imports nothing heavy: each verb imports what it needs when it is called."""
+
+import argparse
+import sys
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="nanohf",
+        description="Train a small GPT from raw text to a chat model, on the Hugging Face stack, with one dial: depth.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _run(verbs.add_parser("run", help="all stages of a recipe folder in order; finished ones are skipped"))
+    _plan(verbs.add_parser("plan", help="what a depth costs: parameters, text, steps, bytes, minutes"))
+    _chat(verbs.add_parser("chat", help="talk to a model, calculator included"))
+    _push(verbs.add_parser("push", help="push finished stages of a run to the Hub"))
+    args = parser.parse_args(argv)
+
+    from nanohf.recipe import RecipeError
+
+    try:
+        return args.handler(args)
+    except RecipeError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe_dir", help="a folder with one YAML a stage, such as recipes/demo")
+    parser.add_argument("--name", help="the run's name, folder runs/NAME; default: the recipe folder's name")
+    parser.add_argument("--set", action="append", default=[], metavar="STAGE.KEY=VALUE", help="override a recipe's key")
+    parser.add_argument("--push", metavar="USER/NAME", help="push every stage to the Hub as USER/NAME-STAGE")
+    parser.add_argument("--from", dest="first", metavar="STAGE", help="do this stage and those after it again")
+    parser.add_argument("--until", dest="last", metavar="STAGE", help="stop after this stage")
+    parser.add_argument("--accelerate-config", metavar="FILE", help="default: cpu, single_gpu or ddp, as the machine is")
+
+    def handler(args) -> int:
+        from nanohf.pipeline import run
+
+        return run(args.recipe_dir, args.name, args.set, args.push, args.first, args.last, args.accelerate_config)
+
+    parser.set_defaults(handler=handler)
+
+
+def _plan(parser: argparse.ArgumentParser) -> None:
+    from nanohf.plan import report
+
+    report.add_arguments(parser)
+    parser.set_defaults(handler=report.main)
+
+
+def _chat(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a run's folder (its last stage), a stage's folder or a Hub id")
+    parser.add_argument("--prompt", help="answer this and exit")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0, the default, is greedy")
+    parser.add_argument("--max-new-tokens", type=int, default=256)
+
+    def handler(args) -> int:
+        from nanohf.chat import chat
+
+        return chat(args.model, args.prompt, args.temperature, args.max_new_tokens)
+
+    parser.set_defaults(handler=handler)
+
+
+def _push(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="RUN_DIR [STAGE ...] --to USER/NAME")
+
+    def handler(args) -> int:
+        from nanohf.stages.push import main
+
+        main(args.arguments)
+        return 0
+
+    parser.set_defaults(handler=handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

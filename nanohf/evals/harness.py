@@ -1,0 +1,64 @@
+"""lm-eval with our tasks and our engine, so that a model keeps its calculator while it is scored."""
+
+from pathlib import Path
+
+import torch
+from lm_eval import simple_evaluate
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from nanohf.rollout.engine import Engine
+
+TASKS = Path(__file__).parent / "tasks"
+
+
+@register_model("nanohf")
+class NanoHFLM(HFLM):
+    """lm-eval's Hugging Face model, except that it generates with the engine and its calculator."""
+
+    def _model_generate(self, context, max_length, stop, attention_mask=None, temperature=0.0, **kwargs):
+        prompts = [row[mask.bool()].tolist() for row, mask in zip(context, attention_mask, strict=True)]
+        new = max_length - context.shape[1]
+        engine = Engine(self.model, self.tokenizer)
+        groups = engine.generate(prompts, max_new_tokens=new, temperature=temperature if kwargs.get("do_sample") else 0)
+        output = context.new_full((len(prompts), new), self.tokenizer.pad_token_id)
+        for row, (completion,) in zip(output, groups, strict=True):
+            row[: len(completion.ids)] = torch.tensor(completion.ids)
+        return torch.cat([context, output], dim=1)
+
+
+def run_tasks(model, tokenizer, tasks: list[str], limit: int | None, batch_size: int) -> dict[str, dict]:
+    """Each task's main metric: {task: {"metric", "value", "stderr", "n"}}. Tasks are ours (nanohf_*) or the harness's.
+
+    Raises:
+        ValueError: an unknown task.
+    """
+    manager = TaskManager(include_path=str(TASKS))
+    if unknown := [task for task in tasks if task not in manager.all_tasks]:
+        raise ValueError(f"tasks={unknown} are unknown; ours are {', '.join(p.stem for p in TASKS.glob('nanohf_*.yaml'))}")
+    lm = NanoHFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, device=str(model.device))
+    results = simple_evaluate(
+        lm,
+        tasks=tasks,
+        limit=limit,
+        task_manager=manager,
+        apply_chat_template=True,
+        log_samples=False,
+        bootstrap_iters=0,
+    )
+    return {task: main_metric(results, task) for task in tasks}
+
+
+def main_metric(results: dict, task: str) -> dict:
+    """The task's first metric with its standard error and the number of rows it was measured on."""
+    values = results["results"][task]
+    key = next(k for k in values if "," in k and "stderr" not in k)
+    name, _, kind = key.partition(",")
+    stderr = values.get(f"{name}_stderr,{kind}")
+    return {
+        "metric": name,
+        "value": values[key],
+        "stderr": stderr if isinstance(stderr, float) else None,
+        "n": results["n-samples"][task]["effective"] if task in results["n-samples"] else None,
+    }

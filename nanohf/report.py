@@ -1,0 +1,78 @@
+"""report.md: what each stage of a run cost and what it brought, from the records the stages left."""
+
+import json
+from pathlib import Path
+
+from nanohf import runs
+from nanohf.recipe import STAGES
+
+
+def write_report(run_dir: Path) -> str:
+    """Writes run_dir/report.md from the stage.json files and results.json; returns its text."""
+    results_file = run_dir / "results.json"
+    results = json.loads(results_file.read_text(encoding="utf-8")) if results_file.is_file() else None
+    records = {stage: record for stage in STAGES if (record := runs.done(run_dir, stage))}
+    parts = [f"# {run_dir.name}", "", *cost_table(records, results)]
+    if results:
+        parts += ["", *score_table(results), "", "## A held-out problem, greedily", "", "```"]
+        parts += [results["conversation"], "```"]
+    parts += ["", "## Go on", "", *commands(run_dir, records)]
+    text = "\n".join(parts) + "\n"
+    (run_dir / "report.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def cost_table(records: dict[str, dict], results: dict | None) -> list[str]:
+    rows = ["| stage | minutes | tokens | tokens/s | metric | before | after |", "|---|--:|--:|--:|---|--:|--:|"]
+    total = 0.0
+    for stage, r in records.items():
+        total += r["minutes"]
+        amount = f"{r['tokens']:,}" if "tokens" in r else f"{r['characters']:,} characters"
+        speed = f"{r['tokens_per_second']:,.0f}" if "tokens_per_second" in r else ""
+        resumed = " (since resumed)" if r.get("resumed") else ""
+        rows.append(
+            f"| {stage} | {r['minutes']:.1f}{resumed} | {amount} | {speed} | {r['metric']} "
+            f"| {figure(r['metric'], r['before'])} | {figure(r['metric'], r['after'])} |"
+        )
+    if results:
+        total += results["minutes"]
+        rows.append(f"| evaluate | {results['minutes']:.1f} | | | | | |")
+    return [*rows, f"| all | {total:.1f} | | | | | |"]
+
+
+def score_table(results: dict) -> list[str]:
+    """Every stage by the same measures; 95% intervals for pass@1, standard errors for tasks."""
+    stages = results["stages"]
+    tasks = list(next(iter(stages.values()))["tasks"])
+    first = next(iter(stages.values()))["pass_at_k"]
+    rows = [
+        f"pass@1: {first['n']} held-out problems, {first['num_samples']} samples each, with 95% intervals.",
+        "",
+        f"| stage | bits per byte | pass@1 | {' | '.join(tasks)} |" if tasks else "| stage | bits per byte | pass@1 |",
+        "|---|--:|--:|" + "--:|" * len(tasks),
+    ]
+    for stage, r in stages.items():
+        mean, low, high = (100 * value for value in r["pass_at_k"]["pass@1"])
+        cells = [f"{r['bpb']:.4f}", f"{mean:.1f}% [{low:.1f}, {high:.1f}]"]
+        for task in tasks:
+            score = r["tasks"][task]
+            error = f" ± {100 * score['stderr']:.1f}" if score["stderr"] is not None else ""
+            cells.append(f"{100 * score['value']:.1f}%{error} ({score['metric']}, n = {score['n']})")
+        rows.append(f"| {stage} | {' | '.join(cells)} |")
+    return rows
+
+
+def commands(run_dir: Path, records: dict[str, dict]) -> list[str]:
+    models = [stage for stage in records if stage != "tokenizer"]
+    if not models:
+        return [f"    nanohf run recipes/{run_dir.name}"]
+    return [
+        f"    nanohf chat {run_dir}",
+        f"    nanohf push {run_dir} --to USER/NAME",
+        "    python -c \"from transformers import AutoModelForCausalLM as A; "
+        f"print(A.from_pretrained('{run_dir / models[-1]}', trust_remote_code=True))\"",
+    ]
+
+
+def figure(metric: str, value: float) -> str:
+    return f"{100 * value:.1f}%" if metric == "pass@1" else f"{value:.4g}"

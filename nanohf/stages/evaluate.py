@@ -1,0 +1,100 @@
+"""Stage 6: score every stage of the run side by side: bits per byte, pass@1 on word problems, lm-eval tasks.
+
+    accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.evaluate --config recipes/demo/evaluate.yaml
+"""
+
+import time
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from nanohf import recipe, runs
+from nanohf.data.loader import PackedLoader
+from nanohf.data.problems import problems, prompt_ids
+from nanohf.data.sources import text_stream
+from nanohf.evals.bpb import bits_per_byte
+from nanohf.evals.harness import run_tasks
+from nanohf.evals.pass_at_k import score, shown
+from nanohf.hub.push import update_card
+from nanohf.rollout.engine import Engine
+from nanohf.tokenizer.train import encode_documents, token_bytes
+from nanohf.train.progress import say
+
+ROWS, LENGTH = 8, 512  # of the bits-per-byte batches: the same for every stage and every run
+
+
+def main(argv: list[str]) -> None:
+    (config,) = recipe.load("evaluate", argv)
+    if not PartialState().is_main_process:
+        return
+    started = time.perf_counter()
+    count = min(config.problems, config.limit or config.problems)
+    test = problems(config.dataset, config.dataset_config, "test", count)
+    stages = {}
+    for stage in config.stages:
+        model, tokenizer = load(runs.resolve(config.run_dir, stage))
+        engine = Engine(model, tokenizer)
+        stages[stage] = {
+            "parameters": model.num_parameters(),
+            "bpb": held_out_bpb(config, model, tokenizer),
+            "pass_at_k": solve(config, engine, test),
+            "tasks": run_tasks(model, tokenizer, config.tasks, config.limit, config.batch_size) if config.tasks else {},
+        }
+        say(f"{stage}: {stages[stage]['bpb']:.4f} bits per byte, {shown(stages[stage]['pass_at_k'])}")
+
+    results = {
+        "stages": stages,
+        "conversation": conversation(engine, test),
+        "minutes": (time.perf_counter() - started) / 60,
+        "recipe": recipe.written(argv),
+    }
+    runs.write_json(Path(config.run_dir) / "results.json", results)
+    for stage in config.stages:
+        update_card(config.run_dir, stage)
+
+
+def load(folder: str):
+    device = PartialState().device
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=True)
+    return model.to(device).eval(), AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+
+
+def held_out_bpb(config, model, tokenizer) -> float:
+    stream = text_stream(config.text_dataset, "validation", config.text_dataset_config, config.text_column)
+    rows = PackedLoader(stream, partial(encode_documents, tokenizer), ROWS, LENGTH)
+    batches = islice(rows, max(1, config.eval_tokens // (ROWS * LENGTH)))
+    return bits_per_byte(model, batches, torch.tensor(token_bytes(tokenizer)))
+
+
+def solve(config, engine: Engine, test) -> dict:
+    return score(
+        engine.generate,
+        engine.tokenizer.decode,
+        [prompt_ids(engine.tokenizer, row["prompt"]) for row in test],
+        list(test["answer"]),
+        config.num_generations,
+        config.batch_size,
+        seed=config.seed,
+        max_new_tokens=config.max_completion_length,
+        temperature=config.temperature,
+        top_k=config.top_k,
+    )
+
+
+def conversation(engine: Engine, test) -> str:
+    """What the last stage says, greedily, to the first held-out problem for which it uses its calculator."""
+    for row in islice(test, 20):
+        ids = prompt_ids(engine.tokenizer, row["prompt"])
+        (completion,) = engine.generate([ids], temperature=0.0, max_new_tokens=256)[0]
+        text = engine.tokenizer.decode(ids + completion.ids)
+        if completion.calls:
+            break
+    return text
+
+
+if __name__ == "__main__":
+    recipe.run_stage(main)

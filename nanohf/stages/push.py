@@ -1,0 +1,77 @@
+"""Pushes finished stages of a run, each to a Hub repo of its own.
+
+python -m nanohf.stages.push runs/demo --to USER/NAME            # every finished stage, as USER/NAME-STAGE
+python -m nanohf.stages.push runs/demo sft grpo --to USER/NAME --private
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from nanohf import runs
+from nanohf.hub.cards import STAGES
+from nanohf.hub.push import PushError, push_stage, stage_repo
+from nanohf.recipe import RecipeError
+
+
+def main(argv: list[str]) -> None:
+    args = parse(argv)
+    stages = args.stages or [stage for stage in STAGES if runs.done(args.run_dir, stage)]
+    check(args.run_dir, stages, args.to)
+    failed = [stage for stage in stages if not pushed(args.run_dir, stage, args.to, args.private)]
+    if failed:
+        sys.exit(1)
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="nanohf push", description="Push finished stages to the Hugging Face Hub.")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="the run's folder, such as runs/demo")
+    parser.add_argument(
+        "stages", metavar="STAGE", nargs="*", help=f"default: all that are finished of {', '.join(STAGES)}"
+    )
+    parser.add_argument("--to", metavar="USER/NAME", required=True, help="each stage goes to USER/NAME-STAGE")
+    parser.add_argument("--private", action="store_true", default=None, help="make new repos private")
+    return parser.parse_intermixed_args(argv)
+
+
+def check(run_dir: str, stages: list[str], to: str) -> None:
+    """Everything the user can mend, at once, before anything is sent.
+
+    Raises:
+        RecipeError: no such run, nothing finished in it, unknown or unfinished stages, or a bad repo id.
+    """
+    problems = []
+    if not Path(run_dir).is_dir():
+        problems.append(f"{run_dir} is no folder. Give a run's folder, such as runs/demo.")
+    elif not stages:
+        problems.append(f"{run_dir} has no finished stage; run one first: nanohf run ... --name {Path(run_dir).name}")
+    for stage in stages:
+        if stage not in STAGES:
+            problems.append(f"unknown stage {stage!r}. Stages: {', '.join(STAGES)}.")
+        elif Path(run_dir).is_dir() and runs.done(run_dir, stage) is None:
+            problems.append(f"stage {stage} of {run_dir} is not finished; run it first: nanohf run ... --until {stage}")
+    try:
+        stage_repo(to, max(STAGES, key=len))
+    except ValueError as error:
+        problems.append(f"{error}. Give the user and the name's beginning, such as --to alice/nanohf-d4.")
+    if problems:
+        raise RecipeError(problems)
+
+
+def pushed(run_dir: str, stage: str, to: str, private: bool | None) -> bool:
+    """Whether the stage is on the Hub now; if not, the reason is printed and the next stage has its turn."""
+    try:
+        push_stage(run_dir, stage, stage_repo(to, stage), private)
+    except PushError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except RecipeError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
