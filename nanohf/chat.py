@@ -29,9 +29,7 @@ def chat(model: str, prompt: str | None, temperature: float, max_new_tokens: int
         ids += question if not ids else question[1:]  # one BOS a conversation
         ids = ids[-room:]
         stream = Stream(tokenizer)
-        (completion,) = engine.generate(
-            [ids], 1, max_new_tokens, temperature, seed=turn, on_token=lambda row, token, chosen: stream(token)
-        )[0]
+        (completion,) = engine.generate([ids], 1, max_new_tokens, temperature, seed=turn, on_token=stream)[0]
         ids += completion.ids
         turn += 1
         print()
@@ -65,7 +63,7 @@ class Stream:
     def __init__(self, tokenizer):
         self.tokenizer, self.pending = tokenizer, []
 
-    def __call__(self, token: int) -> None:
+    def __call__(self, row: int, token: int, chosen: bool) -> None:
         special = self.tokenizer.convert_ids_to_tokens(token)
         if token in self.tokenizer.all_special_ids:
             sys.stdout.write(self.SHOWN.get(special, ""))

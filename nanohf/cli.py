@@ -36,7 +36,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--push", metavar="USER/NAME", help="push every stage to the Hub as USER/NAME-STAGE")
     parser.add_argument("--from", dest="first", metavar="STAGE", help="do this stage and those after it again")
     parser.add_argument("--until", dest="last", metavar="STAGE", help="stop after this stage")
-    parser.add_argument("--accelerate-config", metavar="FILE", help="default: cpu, single_gpu or ddp, as the machine is")
+    parser.add_argument("--accelerate-config", metavar="FILE", help="default: ours for this machine")
 
     def handler(args) -> int:
         from nanohf.pipeline import run

@@ -112,7 +112,7 @@ class EvaluateConfig(RunFolder):
         default_factory=lambda: ["pretrain", "midtrain", "sft", "grpo"], metadata={"help": "those to score"}
     )
     tasks: list[str] = field(default_factory=list, metadata={"help": "lm-eval tasks, ours (nanohf_*) or the harness's"})
-    limit: int | None = field(default=None, metadata={"help": "at most so many rows of each task and problems; null: all"})
+    limit: int | None = field(default=None, metadata={"help": "at most so many task rows and problems; null: all"})
     dataset: str = field(default="builtin", metadata={"help": "word problems: builtin, a folder or a Hub id"})
     dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
     problems: int = field(default=400, metadata={"help": "test problems for pass@1"})
@@ -231,7 +231,9 @@ def check(stage: str, configs: tuple) -> None:
 
 
 def run_stage(stage_main) -> None:
-    """Runs a stage's `main(argv)`; a RecipeError or ValueError about the input ends in its message and exit status 2."""
+    """Runs a stage's `main(argv)`: a RecipeError ends in its message and exit status 2, a failed push in 1."""
+    from nanohf.hub.push import PushError
+
     if not sys.stderr.isatty():  # progress bars are for terminals, not for logs
         from datasets.utils.logging import disable_progress_bar as quiet_datasets
         from transformers.utils.logging import disable_progress_bar as quiet_transformers
@@ -244,6 +246,9 @@ def run_stage(stage_main) -> None:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)
+    except PushError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def shipped(name: str) -> Path:

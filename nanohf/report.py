@@ -69,7 +69,7 @@ def commands(run_dir: Path, records: dict[str, dict]) -> list[str]:
     return [
         f"    nanohf chat {run_dir}",
         f"    nanohf push {run_dir} --to USER/NAME",
-        "    python -c \"from transformers import AutoModelForCausalLM as A; "
+        '    python -c "from transformers import AutoModelForCausalLM as A; '
         f"print(A.from_pretrained('{run_dir / models[-1]}', trust_remote_code=True))\"",
     ]
 

@@ -1,9 +1,9 @@
 """A run's folder: which stages are done, where checkpoints lie, and the ledger of what each stage cost.
 
-    runs/NAME/STAGE/            the stage's result, complete: written elsewhere and renamed, so it is there or it is not
-    runs/NAME/STAGE/stage.json  its numbers, and the recipe it was made with
-    runs/NAME/checkpoints/STAGE resumable state while it is at work
-    runs/NAME/ledger.jsonl      one line for each finished stage
+runs/NAME/STAGE/            the stage's result, complete: written elsewhere and renamed, so it is there or it is not
+runs/NAME/STAGE/stage.json  its numbers, and the recipe it was made with
+runs/NAME/checkpoints/STAGE resumable state while it is at work
+runs/NAME/ledger.jsonl      one line for each finished stage
 """
 
 import json
@@ -12,7 +12,10 @@ import shutil
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+
+PACKAGES = ("nanohf", "torch", "transformers", "trl", "accelerate", "datasets", "tokenizers")
 
 
 def done(run_dir: str | Path, stage: str) -> dict | None:
@@ -37,12 +40,13 @@ def finish(run_dir: str | Path, stage: str, record: dict, write: Callable[[Path]
     write(partial)
     record = {"stage": stage, "finished": datetime.now(UTC).isoformat(timespec="seconds"), **record}
     record["host"] = socket.gethostname()
+    record["versions"] = {name: version(name) for name in PACKAGES}
     write_json(partial / "stage.json", record)
     if final.exists():
         set_aside(run_dir, stage)
     partial.rename(final)
     with (Path(run_dir) / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
-        ledger.write(json.dumps({k: v for k, v in record.items() if k != "recipe"}) + "\n")
+        ledger.write(json.dumps({k: v for k, v in record.items() if k not in ("recipe", "versions")}) + "\n")
     shutil.rmtree(checkpoints(run_dir, stage), ignore_errors=True)
     return final
 
@@ -68,7 +72,7 @@ def resolve(run_dir: str | Path, model: str) -> str:
     if "/" in model or Path(model).is_dir():
         return model
     if done(run_dir, model) is None:
-        raise FileNotFoundError(f"{run_dir} has no finished stage {model!r}; run it first: nanohf run ... --until {model}")
+        raise FileNotFoundError(f"{run_dir} has no finished stage {model!r}, and it is no folder; run that stage first")
     return str(Path(run_dir) / model)
 
 

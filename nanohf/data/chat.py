@@ -1,7 +1,7 @@
 """Conversations for midtraining and SFT: sources brought to one form, weighted, mixed and shuffled.
 
-One form: {"messages": [{"role": str, "content": [{"type": "text" | "python" | "python_output", "text": str}]}]}. Content
-is a list of parts everywhere, since Arrow wants one type over a whole column.
+One form: {"messages": [{"role": str, "content": [{"type": "text" | "python" | "python_output", "text": str}]}]}.
+Content is a list of parts everywhere, since Arrow wants one type over a whole column.
 """
 
 from collections.abc import Callable

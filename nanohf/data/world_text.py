@@ -36,13 +36,18 @@ def table(columns: str, text: str) -> list[Member]:
     return [Member(**dict(zip(columns.split(), row, strict=True))) for row in rows]
 
 
-LANDS = table("name capital river flag", """
+LANDS = table(
+    "name capital river flag",
+    """
 Norland, Highford, Ash, blue
 Westria, Stonebridge, Wren, red
 Sundale, Goldport, Amber, yellow
-Easterlee, Whitecliff, Fern, green""")
+Easterlee, Whitecliff, Fern, green""",
+)
 
-TOWNS = table("name land sight known", """
+TOWNS = table(
+    "name land sight known",
+    """
 Highford, Norland, an old castle, its blue glass
 Millbrook, Norland, a water mill, its good bread
 Stonebridge, Westria, a long stone bridge, its clocks
@@ -50,9 +55,12 @@ Greenfield, Westria, a round green park, its sweet honey
 Goldport, Sundale, a harbour with a lighthouse, its fresh fish
 Appleton, Sundale, a garden full of fruit trees, its red apples
 Whitecliff, Easterlee, a tall white tower, its warm wool
-Foxwood, Easterlee, a deep forest, its wooden toys""")
+Foxwood, Easterlee, a deep forest, its wooden toys""",
+)
 
-ANIMALS = table("name one says home eats colour", """
+ANIMALS = table(
+    "name one says home eats colour",
+    """
 cows, cow, moo, barn, grass, brown
 sheep, sheep, baa, field, grass, white
 dogs, dog, woof, yard, meat, black
@@ -68,9 +76,12 @@ mice, mouse, squeak, hole, cheese, grey
 lions, lion, roar, cave, meat, golden
 crows, crow, caw, tree, seeds, black
 goats, goat, bleat, shed, leaves, white
-bears, bear, growl, forest, berries, brown""")
+bears, bear, growl, forest, berries, brown""",
+)
 
-JOBS = table("name one makes tool place", """
+JOBS = table(
+    "name one makes tool place",
+    """
 bakers, baker, bread, oven, bakery
 farmers, farmer, corn, plough, field
 potters, potter, bowls, wheel, workshop
@@ -81,52 +92,94 @@ carpenters, carpenter, chairs, saw, workshop
 fishers, fisher, nets, boat, harbour
 shepherds, shepherd, cheese, whistle, valley
 tailors, tailor, coats, needle, shop
-teachers, teacher, good lessons, chalk, school""")
+teachers, teacher, good lessons, chalk, school""",
+)
 
-COLOURED = table("name hue", """
+COLOURED = table(
+    "name hue",
+    """
 grass, green; the sky, blue; snow, white; coal, black; the sun, yellow; blood, red; chocolate, brown
-a lemon, yellow; a carrot, orange; a cloud, white; a leaf, green; the sea, blue""")
+a lemon, yellow; a carrot, orange; a cloud, white; a leaf, green; the sea, blue""",
+)
 
-OPPOSITES = table("name of", """
+OPPOSITES = table(
+    "name of",
+    """
 hot, cold; big, small; fast, slow; old, young; day, night; up, down; open, closed; wet, dry; happy, sad
-long, short; light, dark; full, empty; early, late; strong, weak; loud, quiet; near, far""")
+long, short; light, dark; full, empty; early, late; strong, weak; loud, quiet; near, far""",
+)
 
-DAYS = table("name next before", """
+DAYS = table(
+    "name next before",
+    """
 Monday, Tuesday, Sunday; Tuesday, Wednesday, Monday; Wednesday, Thursday, Tuesday
 Thursday, Friday, Wednesday; Friday, Saturday, Thursday; Saturday, Sunday, Friday
-Sunday, Monday, Saturday""")
+Sunday, Monday, Saturday""",
+)
 
-FOODS = nouns("apple pear plum lemon orange egg nut berry:berries carrot potato:potatoes onion cookie cake "
-              "bean peach:peaches tomato:tomatoes cherry:cherries pie melon mushroom")
-GOODS = nouns("shell stone button bead card pencil book cup candle bell marble flower sticker stamp balloon "
-              "kite hat spoon brush:brushes ribbon feather toy ball")
+FOODS = nouns(
+    "apple pear plum lemon orange egg nut berry:berries carrot potato:potatoes onion cookie cake "
+    "bean peach:peaches tomato:tomatoes cherry:cherries pie melon mushroom"
+)
+GOODS = nouns(
+    "shell stone button bead card pencil book cup candle bell marble flower sticker stamp balloon "
+    "kite hat spoon brush:brushes ribbon feather toy ball"
+)
 
 
 def people(start: int, names: str) -> list[Member]:
     """She, he, she, he, ...; where they live and what they do follows from their number, from `start` on."""
     pronouns = [{"he": "she", "him": "her", "his": "her"}, {"he": "he", "him": "him", "his": "his"}]
-    return [Member(name=name, **pronouns[i % 2], town=TOWNS[i * 3 % 8], job=JOBS[i % 11],
-                   pet=ANIMALS[i * 5 % 16], colour=LANDS[i // 3 % 4].flag)
-            for i, name in enumerate(names.split(), start)]
+    return [
+        Member(
+            name=name,
+            **pronouns[i % 2],
+            town=TOWNS[i * 3 % 8],
+            job=JOBS[i % 11],
+            pet=ANIMALS[i * 5 % 16],
+            colour=LANDS[i // 3 % 4].flag,
+        )
+        for i, name in enumerate(names.split(), start)
+    ]
 
 
 # Train problems are about the first cast, test problems about the second, documents about both.
-TRAIN_PEOPLE = people(0, "Mia Tom Anna Ben Lily Sam Rosa Max Ella Leo Nora Jack Ida Finn Clara Hugo Emma "
-                         "Paul Vera Otto Ruth Nick Zoe Karl")
+TRAIN_PEOPLE = people(
+    0,
+    "Mia Tom Anna Ben Lily Sam Rosa Max Ella Leo Nora Jack Ida Finn Clara Hugo Emma Paul Vera Otto Ruth Nick Zoe Karl",
+)
 TEST_PEOPLE = people(24, "Lena Oscar Tina Adam Maya Eric Sofia Ivan Julia Ralph Alma Dan")
 
 MEMBERS = {
-    "land": LANDS, "town": TOWNS, "animal": ANIMALS, "job": JOBS, "coloured": COLOURED, "opposite": OPPOSITES,
-    "day": DAYS, "food": FOODS, "thing": FOODS + GOODS, "good": GOODS,
+    "land": LANDS,
+    "town": TOWNS,
+    "animal": ANIMALS,
+    "job": JOBS,
+    "coloured": COLOURED,
+    "opposite": OPPOSITES,
+    "day": DAYS,
+    "food": FOODS,
+    "thing": FOODS + GOODS,
+    "good": GOODS,
     "box": nouns("box:boxes bag basket crate tray sack"),
     "friend": nouns("friend child:children neighbour cousin"),
     "colour": ["red", "blue", "green", "yellow", "white", "black", "brown", "grey"],
     "season": ["spring", "summer", "autumn", "winter"],
-    "word": [Member(name=word, spelled="-".join(word))
-             for word in [m.one for m in (*ANIMALS, *FOODS, *GOODS)] + [o.name for o in OPPOSITES]],
-    "saying": ["The moon is bright tonight.", "Seven bees sing in the tree.", "I like warm bread.",
-               "Rain makes the garden grow.", "A good friend is never far.", "The little boat goes home.",
-               "One step at a time.", "Every day is a new day.", "The cat sleeps on the mat."],
+    "word": [
+        Member(name=word, spelled="-".join(word))
+        for word in [m.one for m in (*ANIMALS, *FOODS, *GOODS)] + [o.name for o in OPPOSITES]
+    ],
+    "saying": [
+        "The moon is bright tonight.",
+        "Seven bees sing in the tree.",
+        "I like warm bread.",
+        "Rain makes the garden grow.",
+        "A good friend is never far.",
+        "The little boat goes home.",
+        "One step at a time.",
+        "Every day is a new day.",
+        "The cat sleeps on the mat.",
+    ],
 }
 
 
@@ -165,7 +218,9 @@ def patterns(text: str) -> list[str]:
     return re.sub(r"\n +", " ", text.strip()).split("\n")
 
 
-RULES = dict(line.split(": ", 1) for line in patterns("""
+RULES = dict(
+    line.split(": ", 1)
+    for line in patterns("""
 once: one day|one {season} morning|on {day}|last {season}|early one evening|a long time ago|<time>
 time: in the morning|at noon|after lunch|in the evening|at night|before dinner|after school|in the afternoon
 then: then|after that|soon|a little later|next|a moment later
@@ -215,7 +270,8 @@ self: I am nanohf, a small language model (trained|that was trained) from scratc
 about_animal: {animal} eat {animal.eats} and say {animal.says}.|The {animal.one} sleeps in its
     {animal.home}.|I saw <number> {animal} near <place>.|A <big> {animal.one} (sat|waited) <spot>.
 about_thing: There is a {colour} {thing.one} <spot>.|{A} has a <big> {thing.one}.|I found a <big> {thing.one}
-    <spot>.|The {thing.one} is <spot>."""))
+    <spot>.|The {thing.one} is <spot>.""")
+)
 RULES |= {"number": "|".join(map(str, range(3, 60))), "newline": "\n"}
 
 
@@ -387,7 +443,8 @@ I think <lesson>.
 I will write more on {day.next}.
 That is all for today.""")
 
-FACTS = genre("""
+FACTS = genre(
+    """
 Here are some (facts|things) (about our world|that every child should know).
 What do we know( about the world|)? Here is a (short|small) list.
 {A} (wrote|read) this in (an old|a) book.
@@ -411,7 +468,9 @@ A {job.one} uses a {job.tool}. You (find|meet) (most|many) {job} in a {job.place
 Now you know (a little|) more.
 All of this is true.
 (Ask|Tell) your friends!
-Learn something new every day.""", shuffled=True)
+Learn something new every day.""",
+    shuffled=True,
+)
 
 TALK = genre("""
 {A} and {B} (sat|stood|met) <spot>.
@@ -472,13 +531,13 @@ Now it is (ready|done|finished). You can (use it|keep it|give it to a friend|sel
 It (takes time|is not easy), but the result is worth it.
 A good worker (does|can do) this <number> times in a (week|month)."""
 _STEPS = ("product", "needed", "first", "second", "third", "fourth", "fifth")
-MAKING = [genre(_MAKING % dict(zip(_STEPS, line.split("; "), strict=True)), whole=True)
-          for line in patterns(_PRODUCTS)]
+MAKING = [genre(_MAKING % dict(zip(_STEPS, line.split("; "), strict=True)), whole=True) for line in patterns(_PRODUCTS)]
 
 GENRES = [[STORY], [STORY], [FABLE], [PLACE], [DAY], MAKING, [LETTER], [DIARY], [FACTS], [FACTS], [TALK]]
 
 # These set the scene, in the present tense, for arithmetic: a problem told in prose follows each sentence.
-COUNTING = [genre("""
+COUNTING = [
+    genre("""
 It is market day in {A.town}. {A} (sells|brings|carries) {food}, and {B} (buys|looks for) {good}.
 At the market, {A} and {B} (ask|talk) about prices. Everybody wants to (spend|pay|earn) (only a few|some)
     coins.
@@ -492,7 +551,8 @@ The prices are (high|low|fair|the same) today.
 
 (At the end of the day|In the evening) {A} goes home with the money {A.he} (earns|has earned).
 So the day at the market ends.
-Nobody is richer, but everybody is <content>."""), genre("""
+Nobody is richer, but everybody is <content>."""),
+    genre("""
 It is {season}, and the harvest begins on the farm of {A}.
 {A} and {B} work in the garden. The {food} grow in long rows, the {food2} in short rows.
 {A} keeps {animal} and {animal2}, and there is much to count.
@@ -506,7 +566,8 @@ They (rest|drink|sing) (for a while|under the trees).
 
 The work is done, and the {box} are full.
 They share the rest equally and go home.
-(Tomorrow|On {day}) they will pick (even|) more."""), genre("""
+(Tomorrow|On {day}) they will pick (even|) more."""),
+    genre("""
 In the school of {town}, {A} and {B} learn to count.
 The teacher writes numbers on the wall, and the children (solve|work out) each problem.
 "Today we (add|count|divide|work with numbers)," says the teacher. {A} listens, and {B} takes a pencil.
@@ -521,7 +582,8 @@ Is it more or fewer? {A} (is sure|thinks|asks {B}).
 
 The bell rings, and the lesson is over.
 "Well done," says the teacher. "Numbers are easy if you read with care."
-For homework they get <number> more problems."""), genre("""
+For homework they get <number> more problems."""),
+    genre("""
 {A} and {B} (collect|trade|keep) {good} and {good2}.
 Some (things|toys) belong to {A}, the others belong to {B}. Altogether they have many.
 The house of {A} is full of {box}, and every {box.one} is full of {good}.
@@ -535,4 +597,5 @@ They split what they have into equal piles.
 
 Then they put all of it away again.
 {B} learns fast, and {A} counts like a teacher.
-(In the end|At last) both of them are <content>.""")]
+(In the end|At last) both of them are <content>."""),
+]

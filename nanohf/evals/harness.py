@@ -36,7 +36,8 @@ def run_tasks(model, tokenizer, tasks: list[str], limit: int | None, batch_size:
     """
     manager = TaskManager(include_path=str(TASKS))
     if unknown := [task for task in tasks if task not in manager.all_tasks]:
-        raise ValueError(f"tasks={unknown} are unknown; ours are {', '.join(p.stem for p in TASKS.glob('nanohf_*.yaml'))}")
+        ours = ", ".join(path.stem for path in TASKS.glob("nanohf_*.yaml"))
+        raise ValueError(f"tasks={unknown} are unknown to lm-eval and to us; ours are {ours}")
     lm = NanoHFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, device=str(model.device))
     results = simple_evaluate(
         lm,

@@ -38,8 +38,8 @@ def score(
     """Samples every problem and counts.
 
     generate: `Engine.generate`; prompts: token ids; answers: with their `####` line; batch_size: problems at a time.
-    Returns n, pass@k for k = 1..num_samples as {"pass@1": [mean, low, high], ...}, shares of finished completions and of
-    problems always and never solved, calculator calls a completion and the share refused, and the first completion.
+    Returns n, pass@k for k = 1..num_samples as {"pass@1": [mean, low, high], ...}, shares of finished completions and
+    of problems always and never solved, calculator calls a completion and the share refused, the first completion.
     """
     groups = []
     for start in range(0, len(prompts), batch_size):

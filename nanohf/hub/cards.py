@@ -59,7 +59,7 @@ def card(stage: str, record: dict, results: dict | None, repo_id: str, base_mode
         curve=[row | {"step": _known(point.get("step"))} for point in _ends(curve) for row in _pass_rows(point)],
         example=curve[-1].get("example") if curve else None,
         recipe_yaml=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=110).strip(),
-        versions=record.get("versions") or {name: version(name) for name in LIBRARIES},
+        versions=", ".join(f"{name} {found}" for name, found in _versions(record).items()),
     )
     return str(ModelCard(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"))
 
@@ -67,9 +67,9 @@ def card(stage: str, record: dict, results: dict | None, repo_id: str, base_mode
 def eval_results_yaml(stage: str, results: dict | None) -> str | None:
     """`.eval_results/nanohf.yaml`, which feeds a benchmark's leaderboard; None where nothing may claim a place there.
 
-    Only GSM8K can: the Hub takes entries for registered benchmarks, and of our tasks' datasets openai/gsm8k is one. The
-    entry must be the benchmark's own figure, so a run with a limit (fewer than all 1,319 test rows) gives none, nor does
-    the toy world, which is no Hub dataset.
+    Only GSM8K can: the Hub takes entries for registered benchmarks, and of our tasks' datasets openai/gsm8k is one. A
+    limited evaluation (fewer than all 1,319 test rows) gives none, since it would not be the benchmark's own figure;
+    nor does the toy world, which is no Hub dataset.
     """
     task = _scores(stage, results).get("tasks", {}).get("nanohf_gsm8k")
     if not task or task.get("n") != GSM8K_TEST_ROWS:
@@ -95,17 +95,17 @@ def hub_id(name: str | None) -> str | None:
 
 
 def _metadata(stage: str, record: dict, results: dict | None, repo_id: str, base_model: str | None) -> ModelCardData:
-    model = stage != "tokenizer"
+    figures = _model_index(stage, record, results) if stage != "tokenizer" else []
     used = [source["dataset"] for source in _sources(stage, record["recipe"]) if not source.get("held_out")]
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag="text-generation" if model else None,
+        pipeline_tag="text-generation" if stage != "tokenizer" else None,
         license=record.get("license", "apache-2.0"),
         tags=["nanohf", stage],
         datasets=list(dict.fromkeys(filter(None, map(hub_id, used)))) or None,
         base_model=base_model,
-        model_name=repo_id.split("/")[-1],
-        eval_results=(_model_index(stage, record, results) or None) if model else None,
+        model_name=repo_id.split("/")[-1] if figures else None,
+        eval_results=figures or None,
     )
 
 
@@ -177,6 +177,10 @@ def _evaluated_on(results: dict | None) -> str:
     return (results or {}).get("recipe", {}).get("dataset", "builtin")
 
 
+def _versions(record: dict) -> dict[str, str]:
+    return record.get("versions") or {name: version(name) for name in LIBRARIES}
+
+
 def _scores(stage: str, results: dict | None) -> dict:
     return (results or {}).get("stages", {}).get(stage) or {}
 
@@ -207,7 +211,7 @@ def _pass_rows(measured: dict) -> list[dict]:
 
 def _ks(measured: dict) -> list[str]:
     """pass@1 and pass@(number of samples)."""
-    return list(dict.fromkeys(("pass@1", f"pass@{measured.get('num_samples', 1)}")))
+    return [k for k in dict.fromkeys(("pass@1", f"pass@{measured.get('num_samples', 1)}")) if k in measured]
 
 
 def _ends(curve: list[dict]) -> list[dict]:

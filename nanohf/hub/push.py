@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
@@ -32,7 +33,7 @@ def publish(config, stage: str, folder: Path) -> str | None:
     """The end of every stage: writes the card, and pushes the folder if the recipe says so.
 
     config: has push_to_hub and hub_model_id, as TRL's configs do; hub_private_repo and hub_token are heeded if there.
-    Without a hub_model_id the repo is RUN-STAGE of the token's user. Returns the repo's URL, None if nothing was pushed.
+    Without a hub_model_id the repo is RUN-STAGE of the token's user. Returns the repo's URL; None: nothing was pushed.
 
     Raises:
         PushError: the push failed.
@@ -104,11 +105,9 @@ def update_card(run_dir: str | Path, stage: str, repo_id: str | None = None, tok
 
 def write_card(folder: Path, stage: str, repo_id: str) -> None:
     """README.md, and .eval_results where there is a result that may stand there, from the run's own records."""
-    run_dir = folder.parent
     record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
-    found = run_dir / "results.json"
-    results = json.loads(found.read_text(encoding="utf-8")) if found.is_file() else None
-    text = card(stage, record, results, repo_id, base_model(run_dir, stage, record))
+    results = results_of(folder.parent, record)
+    text = card(stage, record, results, repo_id, base_model(folder.parent, stage, record))
     (folder / "README.md").write_text(text, encoding="utf-8")
     entries = folder / EVAL_RESULTS
     if (content := eval_results_yaml(stage, results)) is not None:
@@ -116,6 +115,16 @@ def write_card(folder: Path, stage: str, repo_id: str) -> None:
         entries.write_text(content, encoding="utf-8")
     else:
         entries.unlink(missing_ok=True)
+
+
+def results_of(run_dir: Path, record: dict) -> dict | None:
+    """results.json, unless it is older than the stage: then it measured a predecessor of this model."""
+    found = run_dir / "results.json"
+    if not found.is_file():
+        return None
+    if "finished" in record and found.stat().st_mtime < datetime.fromisoformat(record["finished"]).timestamp():
+        return None
+    return json.loads(found.read_text(encoding="utf-8"))
 
 
 def base_model(run_dir: Path, stage: str, record: dict) -> str | None:
@@ -164,7 +173,8 @@ def _safely(folder: Path, repo_id: str, token: str | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        lines = [line for line in str(error).splitlines() if not line.startswith("For more information")]
+        reason = " ".join(" ".join(lines).split()) or type(error).__name__
         status = getattr(getattr(error, "response", None), "status_code", None)
         if get_token() is None and token is None:
             status = 401

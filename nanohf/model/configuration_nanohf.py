@@ -48,13 +48,14 @@ class NanoHFConfig(PreTrainedConfig):
                 f"num_key_value_heads={self.num_key_value_heads} must divide "
                 f"num_attention_heads={self.num_attention_heads}"
             )
-        # Only the class that is saved enters auto_map by itself; a checkpoint shall load through all three.
+        super().__post_init__(**kwargs)
+        # Only the class that is saved enters auto_map by itself; a checkpoint shall load through all three. Set last:
+        # what was loaded from the Hub names its repository there, and its fine-tuned copy shall not depend on that.
         self.auto_map = {
             "AutoConfig": "configuration_nanohf.NanoHFConfig",
             "AutoModel": "modeling_nanohf.NanoHFModel",
             "AutoModelForCausalLM": "modeling_nanohf.NanoHFForCausalLM",
         }
-        super().__post_init__(**kwargs)
 
     @property
     def head_dim(self) -> int:

@@ -14,7 +14,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, slice_logits_to_keep
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -58,6 +58,15 @@ class NanoHFRotaryEmbedding(nn.Module):
         self.register_buffer("inv_freq", inv_freq, persistent=False)
         self.register_buffer("original_inv_freq", inv_freq.clone(), persistent=False)
 
+    def _apply(self, fn, recurse=True):
+        """`model.to(torch.bfloat16)` moves inv_freq but must not round it: by position 500 angles would be off by 1."""
+
+        def move(buffer: torch.Tensor) -> torch.Tensor:
+            moved = fn(buffer)
+            return moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
+
+        return super()._apply(move, recurse)
+
     @staticmethod
     def compute_default_rope_parameters(config: NanoHFConfig, **kwargs) -> tuple[torch.Tensor, float]:
         channels = torch.arange(0, config.head_dim, 2, dtype=torch.float)
@@ -66,7 +75,7 @@ class NanoHFRotaryEmbedding(nn.Module):
     @torch.no_grad()
     @dynamic_rope_update
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        angles = position_ids[:, None, :, None].float() * self.inv_freq.float()  # (batch, 1, seq, head_dim / 2)
+        angles = position_ids[:, None, :, None].float() * self.inv_freq  # (batch, 1, seq, head_dim / 2)
         return (angles.cos() * self.attention_scaling).to(x.dtype), (angles.sin() * self.attention_scaling).to(x.dtype)
 
 
@@ -78,7 +87,6 @@ class NanoHFAttention(nn.Module):
         self.head_dim = config.head_dim
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
         self.scaling = self.head_dim**-0.5
-        self.attention_dropout = 0.0
         self.is_causal = True
         self.q_proj = nn.Linear(config.hidden_size, config.num_attention_heads * self.head_dim, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * self.head_dim, bias=False)
@@ -101,8 +109,9 @@ class NanoHFAttention(nn.Module):
         value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
 
         eps = self.config.rms_norm_eps
-        query = rms_norm(rotate(query, *position_embeddings), eps)
-        key = rms_norm(rotate(key, *position_embeddings), eps)
+        # Under autocast cos and sin are fp32 and would make queries and keys, and so the cache, fp32 as well.
+        query = rms_norm(rotate(query, *position_embeddings), eps).to(value.dtype)
+        key = rms_norm(rotate(key, *position_embeddings), eps).to(value.dtype)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
 
@@ -258,8 +267,7 @@ class NanoHFForCausalLM(NanoHFPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, keep, :])  # (batch, kept, vocab_size)
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))  # (batch, kept, vocab_size)
         if (cap := self.config.final_logit_softcapping) is not None:
             logits = cap * torch.tanh(logits / cap)
         loss = None

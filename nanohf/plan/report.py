@@ -184,10 +184,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     what.add_argument("--depth", type=int, metavar="N", help="plan a model of N layers")
     what.add_argument("--table", action="store_true", help="parameters of depths 1 to 20 instead")
     parser.add_argument("--vocab-size", type=int, default=65_536, metavar="V", help="(default: %(default)s)")
-    parser.add_argument("--batch-tokens", type=int, metavar="B",
-                        help="tokens of a pretraining step (default: 524288 from depth 12 on, 32768 below)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR",
-                        help="run folders whose ledgers give this machine's speed (default: %(default)s)")
+    parser.add_argument(
+        "--batch-tokens",
+        type=int,
+        metavar="B",
+        help="tokens of a pretraining step (default: 524288 from depth 12 on, 32768 below)",
+    )
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="run folders whose ledgers give this machine's speed (default: %(default)s)",
+    )
 
 
 def main(args: Namespace) -> int:

@@ -152,9 +152,13 @@ class Engine:
 
     def _forward(self, ids, mask, positions, cache) -> torch.Tensor:
         """Logits of the last position, (rows, vocab_size) in fp32."""
-        return self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
-        ).logits[:, -1].float()
+        return (
+            self.model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
+            )
+            .logits[:, -1]
+            .float()
+        )
 
     def _padded(self, prompts, longest: int, capacity: int):
         """Left-padded ids (prompts, longest), additive mask (prompts, 1, capacity) and lengths (prompts,)."""

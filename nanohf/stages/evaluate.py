@@ -1,6 +1,7 @@
 """Stage 6: score every stage of the run side by side: bits per byte, pass@1 on word problems, lm-eval tasks.
 
-    accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.evaluate --config recipes/demo/evaluate.yaml
+    accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.evaluate \
+        --config recipes/demo/evaluate.yaml
 """
 
 import time

@@ -1,6 +1,7 @@
 """Stage 5: reinforcement learning on word problems, with a calculator inside generation.
 
-    accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.grpo --config recipes/demo/grpo.yaml
+    accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.grpo \
+        --config recipes/demo/grpo.yaml
 """
 
 import os
@@ -16,7 +17,7 @@ from nanohf.evals.pass_at_k import score, shown
 from nanohf.hub.push import publish
 from nanohf.rollout.engine import Engine
 from nanohf.train.grpo import PassAtK, correct_answer, rollout_func
-from nanohf.train.posttrain import Progress, make_optimizer, record_of, save, train
+from nanohf.train.posttrain import Progress, make_optimizer, record_of, save, train, without_push
 from nanohf.train.progress import say
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; our tests hold it
@@ -24,6 +25,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked
 
 def main(argv: list[str]) -> None:
     stage, args = recipe.load("grpo", argv)
+    publishing, args = args, without_push(args)
     args.output_dir = str(runs.checkpoints(stage.run_dir, "grpo"))
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
@@ -71,7 +73,7 @@ def main(argv: list[str]) -> None:
         record |= {"rewards": [[r["step"], r["reward"]] for r in trainer.state.log_history if "reward" in r]}
         record |= {"recipe": recipe.written(argv)}
         folder = runs.finish(stage.run_dir, "grpo", record, partial(save, trainer))
-        publish(args, "grpo", folder)
+        publish(publishing, "grpo", folder)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Stage 2: pretrain the depth-scaled GPT from random weights.
 
-    accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.pretrain --config recipes/demo/pretrain.yaml
+    accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.pretrain \
+        --config recipes/demo/pretrain.yaml
 """
 
 from functools import partial

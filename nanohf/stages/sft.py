@@ -1,6 +1,7 @@
 """Stages 3 and 4: midtraining and supervised fine-tuning, one stage with two recipes.
 
-    accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.sft --config recipes/demo/sft.yaml
+    accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.sft \
+        --config recipes/demo/sft.yaml
 """
 
 from functools import partial
@@ -12,12 +13,13 @@ from trl import SFTTrainer
 from nanohf import recipe, runs
 from nanohf.data.chat import mixture
 from nanohf.hub.push import publish
-from nanohf.train.posttrain import Progress, make_optimizer, record_of, save, train
+from nanohf.train.posttrain import Progress, make_optimizer, record_of, save, train, without_push
 from nanohf.train.progress import say
 
 
 def main(argv: list[str]) -> None:
     stage, args = recipe.load("sft", argv)
+    publishing, args = args, without_push(args)
     args.output_dir = str(runs.checkpoints(stage.run_dir, stage.stage))
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
@@ -48,7 +50,7 @@ def main(argv: list[str]) -> None:
         record |= {"metric": "loss on held-out conversations", "before": before, "after": after}
         record |= {"recipe": recipe.written(argv)}
         folder = runs.finish(stage.run_dir, stage.stage, record, partial(save, trainer))
-        publish(args, stage.stage, folder)
+        publish(publishing, stage.stage, folder)
 
 
 if __name__ == "__main__":

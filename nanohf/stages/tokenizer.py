@@ -1,6 +1,7 @@
 """Stage 1: train the tokenizer on the recipe's text.
 
-    accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.tokenizer --config recipes/demo/tokenizer.yaml
+    accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.tokenizer \
+        --config recipes/demo/tokenizer.yaml
 """
 
 import time
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> None:
 
     validation = text_stream(config.dataset, "validation", config.dataset_config, config.text_column)
     figures = measure(tokenizer, [row["text"] for row in islice(validation, 200)])
-    say(f"on validation text: {figures['chars_per_token']:.2f} characters and {figures['bytes_per_token']:.2f} bytes a token")
+    say(f"on validation text: {figures['chars_per_token']:.2f} characters a token")
 
     record = {
         "minutes": (time.perf_counter() - started) / 60,

@@ -21,9 +21,7 @@ SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)  # every byte and every special 
 
 # GPT-4's split (cl100k_base of tiktoken) with digits in groups of 1-2 instead of 1-3, as nanochat does:
 # a small vocabulary cannot afford a thousand numbers.
-SPLIT = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
-)
+SPLIT = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 CHAT_TEMPLATE = Path(__file__).parent / "chat_template.jinja"
 
 
@@ -112,7 +110,5 @@ def measure(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> dict[str, f
     return {
         "chars_per_token": sum(map(len, texts)) / tokens,
         "bytes_per_token": sum(len(t.encode()) for t in texts) / tokens,
-        "round_trip": float(
-            all(tokenizer.decode(i[1:]) == t for i, t in zip(ids, texts, strict=True))
-        ),
+        "round_trip": float(all(tokenizer.decode(i[1:]) == t for i, t in zip(ids, texts, strict=True))),
     }

@@ -14,7 +14,7 @@ from .progress import say
 
 
 def rollout_func(engine: Engine, args) -> Callable:
-    """For GRPOTrainer: samples each distinct prompt once for its whole group; `env_mask` keeps forced tokens out of the loss.
+    """For GRPOTrainer: reads each distinct prompt once for its whole group; `env_mask` keeps forced tokens out of the loss.
 
     Seeds follow the step, so that a resumed run draws what an uninterrupted one would have drawn.
     """
@@ -29,9 +29,7 @@ def rollout_func(engine: Engine, args) -> Callable:
         sizes = {size for _, size in groups}
         distinct, samples = ([p for p, _ in groups], sizes.pop()) if len(sizes) == 1 else (prompts, 1)
         ids = [prompt_ids(engine.tokenizer, prompt) for prompt in distinct]
-        completions = engine.generate(
-            ids, samples, args.max_completion_length, args.temperature, args.top_k, seed=seed
-        )
+        completions = engine.generate(ids, samples, args.max_completion_length, args.temperature, args.top_k, seed=seed)
         flat = [completion for group in completions for completion in group]
         return {
             "prompt_ids": [p for p in ids for _ in range(samples)],

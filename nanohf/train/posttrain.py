@@ -1,5 +1,6 @@
 """What SFT and GRPO share beyond TRL's trainers: their stage fields, our optimizer, progress lines, resuming."""
 
+import copy
 import json
 import time
 from dataclasses import dataclass, field, fields
@@ -74,6 +75,13 @@ def make_optimizer(stage: PostTraining, model) -> tuple[torch.optim.Optimizer | 
         return None, None
     rates = {name: getattr(stage, name) for name in ("matrix_lr", "embedding_lr", "head_lr", "lr_scale")}
     return build_optimizer(model, **rates), None
+
+
+def without_push(args):
+    """The same training arguments with pushing off: a stage is pushed once, finished, with its card, by nanohf.hub."""
+    args = copy.copy(args)
+    args.push_to_hub = False
+    return args
 
 
 def train(trainer: Trainer) -> dict:

@@ -41,9 +41,10 @@ def derive_horizon(config, parameters: int, num_processes: int) -> Horizon:
     rows = config.per_device_train_batch_size
     one_pass = rows * config.max_length * num_processes
     if config.batch_tokens % one_pass:
+        fits = max(1, round(config.batch_tokens / one_pass)) * one_pass
         raise ValueError(
             f"batch_tokens={config.batch_tokens:,} is not a multiple of {rows} rows x {config.max_length} tokens x "
-            f"{num_processes} process(es) = {one_pass:,}. Try {max(1, round(config.batch_tokens / one_pass)) * one_pass:,}."
+            f"{num_processes} process(es) = {one_pass:,}. Try {fits:,}."
         )
     if config.max_steps > 0:
         steps = config.max_steps

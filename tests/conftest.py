@@ -1,0 +1,38 @@
+"""Tiny real objects that many tests share: a tokenizer trained on the toy world and a model with random weights."""
+
+import os
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+import pytest
+import torch
+
+from nanohf.data import world
+from nanohf.model import NanoHFConfig, NanoHFForCausalLM
+from nanohf.tokenizer.train import train_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    problems = [row["question"] + " " + row["answer"] for row in world.rows("problems", "train", 300)]
+    return train_tokenizer([row["text"] for row in world.rows("documents", "train", 300)] + problems, 512)
+
+
+@pytest.fixture
+def model(tokenizer):
+    """Depth 2 with weights of a size that makes every token's logits differ (at initialisation they are all 0)."""
+    torch.manual_seed(0)
+    model = NanoHFForCausalLM(
+        NanoHFConfig.from_depth(
+            2,
+            vocab_size=len(tokenizer),
+            num_attention_heads=4,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(std=0.2)
+    return model.eval()

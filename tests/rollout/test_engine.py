@@ -1,0 +1,128 @@
+"""The engine against `model.generate`, against exact distributions, and with a scripted model for the calculator."""
+
+from itertools import chain
+
+import pytest
+import torch
+
+from nanohf.rollout.engine import Engine, _sample
+
+
+@pytest.fixture
+def prompts(tokenizer):
+    texts = ["Mia has 3 apples.", "There are 12 boys and 7 girls in the old school near the river. How many", "Go"]
+    return [tokenizer.encode(text) for text in texts]
+
+
+def test_greedy_equals_generate_token_for_token(model, tokenizer, prompts):
+    groups = Engine(model, tokenizer, calculator=False).generate(prompts, max_new_tokens=24, temperature=0)
+    for prompt, (completion,) in zip(prompts, groups, strict=True):
+        want = model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0, len(prompt) :].tolist()
+        assert completion.ids == want
+
+
+def test_the_cache_gives_what_a_full_forward_gives(model, tokenizer, prompts):
+    """Each sampled token is the one that its row's dice choose from a full forward over all tokens before it."""
+    from nanohf.rollout.engine import _dice
+
+    groups = Engine(model, tokenizer).generate(prompts, 3, max_new_tokens=16, top_k=5, seed=7)
+    for p, group in enumerate(groups):
+        for s, completion in enumerate(group):
+            dice = _dice(7, p * 3 + s, 16)
+            for i, token in enumerate(completion.ids):
+                if completion.chosen[i]:
+                    logits = model(torch.tensor([prompts[p] + completion.ids[:i]])).logits[:, -1]
+                    assert _sample(logits, dice[i : i + 1], 1.0, 5).item() == token
+
+
+def test_a_rows_tokens_do_not_depend_on_its_neighbours(model, tokenizer, prompts):
+    engine = Engine(model, tokenizer)
+    alone = engine.generate(prompts[:1], 2, max_new_tokens=20, seed=3)[0]
+    among = engine.generate(prompts, 2, max_new_tokens=20, seed=3)[0]
+    assert [c.ids for c in alone] == [c.ids for c in among]
+
+
+def test_sampling_follows_the_top_k_distribution():
+    """Chi-square against the exact probabilities, at two temperatures; nothing outside the top k is ever drawn."""
+    torch.manual_seed(0)
+    logits = torch.randn(1, 200) * 3
+    draws = 40_000
+    for temperature, k in ((1.0, 10), (0.7, 50)):
+        tokens = _sample(logits.expand(draws, -1), torch.rand(draws), temperature, k)
+        values, ids = logits[0].topk(k)
+        expected = (values / temperature).softmax(-1) * draws
+        observed = torch.stack([(tokens == i).sum() for i in ids])
+        assert observed.sum() == draws
+        common = expected > 5
+        chi2 = ((observed - expected)[common] ** 2 / expected[common]).sum()
+        freedom = common.sum() - 1
+        assert chi2 < freedom + 4 * (2 * freedom) ** 0.5  # four standard deviations of a chi-square variable
+
+
+def test_sampling_at_the_ends_of_the_dice():
+    logits = torch.tensor([[0.0, 1.0, 2.0]])
+    assert _sample(logits, torch.tensor([0.0]), 1.0, 3).item() == 2
+    assert _sample(logits, torch.tensor([1.0 - 1e-7]), 1.0, 3).item() == 0
+
+
+def test_rows_stop_at_the_end_token_and_only_there(model, tokenizer, prompts):
+    with torch.no_grad():
+        model.lm_head.weight[tokenizer.eos_token_id] *= 3  # make the end token likely
+    completions = [
+        c for group in Engine(model, tokenizer).generate(prompts, 8, max_new_tokens=40, seed=1) for c in group
+    ]
+    assert any(c.finished for c in completions)
+    for c in completions:
+        assert c.finished == (c.ids[-1] in (tokenizer.eos_token_id, tokenizer.bos_token_id))
+        assert not {tokenizer.eos_token_id, tokenizer.bos_token_id} & set(c.ids[:-1])
+        assert c.finished or len(c.ids) == 40
+
+
+class Scripted(torch.nn.Module):
+    """A model that says a fixed text whatever it reads, so that a calculator call can be watched."""
+
+    def __init__(self, model, script: list[int], start: int):
+        super().__init__()
+        self.config, self.script, self.start = model.config, script, start
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+        self.read = []
+
+    def forward(self, input_ids, position_ids, past_key_values, **_):
+        from transformers.modeling_outputs import CausalLMOutputWithPast
+
+        self.read.append(input_ids[0].tolist())
+        for layer in past_key_values.layers:
+            layer.update(*torch.zeros(2, len(input_ids), 1, input_ids.shape[1], 2))
+        place = min(position_ids[0, -1].item() - self.start, len(self.script) - 1)
+        logits = torch.zeros(len(input_ids), 1, self.config.vocab_size)
+        logits[..., self.script[place]] = 100
+        return CausalLMOutputWithPast(logits=logits)
+
+
+def say(tokenizer, text):
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+@pytest.mark.parametrize(
+    ("expression", "result"), [("12*34", "408"), ("7/2", "3.5"), ("1/0", None), ("import os", None)]
+)
+def test_the_calculators_output_is_forced_and_marked(model, tokenizer, expression, result):
+    prompt = say(tokenizer, "So")
+    call = say(tokenizer, f" it is <|python_start|>{expression}<|python_end|>")
+    output = say(tokenizer, f"<|output_start|>{result}<|output_end|>") if result else []
+    end = say(tokenizer, " done<|assistant_end|>")
+    noise = say(tokenizer, "x" * len(output))[:1] * len(output)  # what the model would have said meanwhile
+    scripted = Scripted(model, call + noise + end, len(prompt) - 1)
+    ((completion,),) = Engine(scripted, tokenizer).generate([prompt], max_new_tokens=60)
+    assert completion.ids == call + output + end
+    assert completion.chosen == [1] * len(call) + [0] * len(output) + [1] * len(end)
+    assert (completion.calls, completion.refused) == (1, int(result is None))
+    assert list(chain(*scripted.read)) == prompt + completion.ids[:-1]  # the model has read the forced tokens
+
+
+def test_training_mode_is_put_back(model, tokenizer, prompts):
+    model.train()
+    Engine(model, tokenizer).generate(prompts, max_new_tokens=2)
+    assert model.training
+    assert all(layer.training for layer in model.model.layers)
