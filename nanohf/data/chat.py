@@ -50,7 +50,14 @@ def mixture(sources: list[Source], seed: int = 0) -> tuple[Dataset, list[tuple[s
     for source in sources:
         table = examples(source.dataset, source.split, source.config, source.rows)
         convert = CONVERTERS[source.converter]
-        table = table.map(convert, remove_columns=table.column_names, features=MESSAGES)
+        try:
+            table = table.map(convert, remove_columns=table.column_names, features=MESSAGES)
+        except KeyError as error:
+            have = ", ".join(table.column_names)
+            raise ValueError(
+                f"source {source.dataset} ({source.split}) has no {error} for converter={source.converter!r}; "
+                f"its columns are {have}"
+            ) from error
         order = range(round(len(table) * source.epochs))
         table = table.select([i % len(table) for i in order])
         if not len(table):

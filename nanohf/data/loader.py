@@ -1,7 +1,7 @@
 """Documents to rows for pretraining: tokenised in batches, packed best-fit, split by rank, resumable to the token.
 
 Every row starts with BOS and is full: nothing is padded and no token is lost. Where no document in the buffer fits the
-rest of a row, the longest is cut and its remainder goes on in a later row, behind a BOS of its own.
+rest of a row, the longest is cut in two and the part without a beginning gets a BOS of its own.
 """
 
 from bisect import bisect_right, insort
@@ -43,6 +43,7 @@ class PackedLoader:
         self.epoch = 0
         self.documents = self.tokens = self.cut = 0
         self._texts = None
+        self._place = None  # the stream's state to go on from, until it is read again
 
     def __iter__(self):
         return self
@@ -60,8 +61,8 @@ class PackedLoader:
             fits = bisect_right(self.buffer, room, key=len)
             piece = self.buffer.pop(fits - 1 if fits else -1)
             if len(piece) > room:
-                insort(self.buffer, [piece[0], *piece[max(room, 1) :]], key=len)  # piece[0] is BOS
-                piece = piece[:room]
+                piece, rest = cut(piece, room)
+                insort(self.buffer, rest, key=len)
                 self.cut += 1
             row += piece
         return row
@@ -90,7 +91,7 @@ class PackedLoader:
     def state_dict(self) -> dict:
         return {
             "epoch": self.epoch,
-            "stream": self.stream.state_dict(),
+            "stream": self.stream.state_dict() if self._texts else self._place,
             "buffer": [list(ids) for ids in self.buffer],
             "counts": [self.documents, self.tokens, self.cut],
         }
@@ -98,7 +99,21 @@ class PackedLoader:
     def load_state_dict(self, state: dict) -> None:
         self.epoch = state["epoch"]
         self.stream.set_epoch(self.epoch)  # before load_state_dict, which would otherwise start over without a word
-        self.stream.load_state_dict(state["stream"])
+        self._place = state["stream"]
+        self.stream.load_state_dict(self._place)
         self.buffer = [list(ids) for ids in state["buffer"]]
         self.documents, self.tokens, self.cut = state["counts"]
         self._texts = None
+
+
+def cut(piece: list[int], room: int) -> tuple[list[int], list[int]]:
+    """`room` tokens of a piece, and the rest. The shorter part is the one that loses its beginning.
+
+    It also bounds the copying, so that a book costs no more a row than a page. piece[0] is BOS.
+    """
+    if len(piece) < 2 * room:
+        return piece[:room], [piece[0], *piece[room:]]
+    at = len(piece) - room + 1
+    end = [piece[0], *piece[at:]]
+    del piece[at:]
+    return end, piece

@@ -17,18 +17,20 @@ def text_stream(dataset: str, split: str, config: str | None = None, column: str
 
     dataset: "builtin", a folder (.parquet, .jsonl, .json, .csv, .txt) or a Hub id. split: "train" or "validation". A
     source without a validation split lends its last data file (as nanochat does), or every 100th document if it has
-    only one.
+    only one. A .txt file is one document; an only one is read by its paragraphs.
 
     Raises:
-        ValueError: no such folder, no data files in it, no such column, or no text in the first documents.
+        ValueError: no such folder, no data files in it, no such column, or no document for this split.
     """
     if dataset == BUILTIN:
         rows = {"kind": "documents", "split": "train" if split == "train" else "test", "size": BUILTIN_DOCUMENTS}
         return IterableDataset.from_generator(world.rows, gen_kwargs=rows)
 
     files = _data_files(dataset, config)
-    train = list(files.get("train") or next(iter(files.values())))
-    validation = list(files.get("validation") or files.get("test") or [])
+    if "train" in files:
+        train, validation = files["train"], list(files.get("validation") or files.get("test") or [])
+    else:  # a file called test.txt and nothing beside it
+        train, validation = [file for part in files.values() for file in part], []
     if not validation and len(train) > 1:
         *train, last = sorted(train)
         validation = [last]
@@ -36,14 +38,21 @@ def text_stream(dataset: str, split: str, config: str | None = None, column: str
     name = chosen[0].removesuffix(".gz").removesuffix(".zst")
     if (kind := FORMATS.get(Path(name).suffix)) is None:
         raise ValueError(f"dataset={dataset!r}: {Path(name).name} is none of {', '.join(FORMATS)}")
-    options = {"sample_by": "document"} if kind == "text" else {}
-    stream = load_dataset(kind, data_files=chosen, split="train", streaming=True, **options)
-    first = next(iter(stream), {})
+    options = {"sample_by": "document" if validation else "paragraph"} if kind == "text" else {}
+    try:
+        stream = load_dataset(kind, data_files=chosen, split="train", streaming=True, **options)
+        first = next(iter(stream))
+    except StopIteration:
+        raise ValueError(f"dataset={dataset!r}: {Path(name).name} holds no documents") from None
     if column not in first:
-        have = ", ".join(first) or "nothing"
-        raise ValueError(f"dataset={dataset!r} has no column {column!r} but {have}. Set text_column.")
+        raise ValueError(f"dataset={dataset!r} has no column {column!r} but {', '.join(first)}. Set text_column.")
     if not validation:  # one file: every 100th document is for validation
         stream = stream.filter(lambda _, i: (i % 100 == 99) == (split == "validation"), with_indices=True)
+        if next(iter(stream), None) is None:
+            raise ValueError(
+                f"dataset={dataset!r} is one file of fewer than 100 documents, so none is left for validation. "
+                "Use more text, or a second file, which then is the validation text."
+            )
     stream = stream.select_columns(column)
     return stream.rename_column(column, "text") if column != "text" else stream
 
@@ -66,24 +75,33 @@ def check_source(dataset: str, config: str | None = None, column: str | None = N
     """Fails early on a source on this machine that cannot work; a Hub id is left for the stage to open.
 
     Raises:
-        ValueError: a folder that does not exist or holds no data, or (if `column` is given) no text.
+        ValueError: a folder that does not exist or holds no data, or (if `column` is given) no text, or too little to
+            spare some for validation.
     """
-    if dataset == BUILTIN:
-        return
-    if dataset.startswith((".", "/", "~")) and not Path(dataset).expanduser().is_dir():
-        raise ValueError(f"dataset={dataset!r} is no folder. Give a folder, a Hub id (user/name) or builtin.")
-    if not Path(dataset).is_dir():
-        if dataset.count("/") > 1 or not dataset.replace("/", "").strip():
-            raise ValueError(f"dataset={dataset!r} is no folder and no Hub id (user/name). builtin is the toy world.")
+    if dataset == BUILTIN or not _is_folder(dataset):
         return
     _data_files(dataset, config)
     if column is not None:
+        text_stream(dataset, "validation", config, column)
         texts = (row["text"] for row in text_stream(dataset, "train", config, column).take(100))
         if not any(text and text.strip() for text in texts):
             raise ValueError(f"dataset={dataset!r} has no text in column {column!r} of its first 100 documents")
 
 
+def _is_folder(dataset: str) -> bool:
+    """Whether the source is a folder here. If not, it must at least look like a Hub id."""
+    if dataset.strip("/ ") and Path(dataset).is_dir():
+        return True
+    if not dataset.strip("/ ") or dataset.startswith((".", "/", "~")) or dataset.count("/") > 1:
+        raise ValueError(
+            f"dataset={dataset!r} is no folder and no Hub id (user/name). builtin is the toy world; "
+            "write a home folder in full, not as ~."
+        )
+    return False
+
+
 def _data_files(dataset: str, config: str | None) -> dict[str, list[str]]:
+    _is_folder(dataset)
     try:
         builder = load_dataset_builder(dataset, config)
     except EmptyDatasetError as error:

@@ -1,5 +1,6 @@
 """lm-eval with our tasks and our engine, so that a model keeps its calculator while it is scored."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -8,37 +9,44 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from nanohf.rollout.engine import Engine
-
 TASKS = Path(__file__).parent / "tasks"
 
 
 @register_model("nanohf")
 class NanoHFLM(HFLM):
-    """lm-eval's Hugging Face model, except that it generates with the engine and its calculator."""
+    """lm-eval's Hugging Face model, except that it generates with `generate`: the engine's, which has a calculator."""
+
+    def __init__(self, *args, generate: Callable, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.generate = generate
 
     def _model_generate(self, context, max_length, stop, attention_mask=None, temperature=0.0, **kwargs):
         prompts = [row[mask.bool()].tolist() for row, mask in zip(context, attention_mask, strict=True)]
         new = max_length - context.shape[1]
-        engine = Engine(self.model, self.tokenizer)
-        groups = engine.generate(prompts, max_new_tokens=new, temperature=temperature if kwargs.get("do_sample") else 0)
+        heat = temperature if kwargs.get("do_sample") else 0.0
+        groups = self.generate(prompts, max_new_tokens=new, temperature=heat)
         output = context.new_full((len(prompts), new), self.tokenizer.pad_token_id)
         for row, (completion,) in zip(output, groups, strict=True):
             row[: len(completion.ids)] = torch.tensor(completion.ids)
         return torch.cat([context, output], dim=1)
 
 
-def run_tasks(model, tokenizer, tasks: list[str], limit: int | None, batch_size: int) -> dict[str, dict]:
+def run_tasks(
+    model, tokenizer, generate: Callable, tasks: list[str], limit: int | None, batch_size: int
+) -> dict[str, dict]:
     """Each task's main metric: {task: {"metric", "value", "stderr", "n"}}. Tasks are ours (nanohf_*) or the harness's.
 
     Raises:
         ValueError: an unknown task.
     """
+    if not tasks:
+        return {}
     manager = TaskManager(include_path=str(TASKS))
     if unknown := [task for task in tasks if task not in manager.all_tasks]:
         ours = ", ".join(path.stem for path in TASKS.glob("nanohf_*.yaml"))
         raise ValueError(f"tasks={unknown} are unknown to lm-eval and to us; ours are {ours}")
-    lm = NanoHFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, device=str(model.device))
+    device = str(model.device)
+    lm = NanoHFLM(pretrained=model, tokenizer=tokenizer, generate=generate, batch_size=batch_size, device=device)
     results = simple_evaluate(
         lm,
         tasks=tasks,

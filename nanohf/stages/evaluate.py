@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
             "parameters": model.num_parameters(),
             "bpb": held_out_bpb(config, model, tokenizer),
             "pass_at_k": solve(config, engine, test),
-            "tasks": run_tasks(model, tokenizer, config.tasks, config.limit, config.batch_size) if config.tasks else {},
+            "tasks": run_tasks(model, tokenizer, engine.generate, config.tasks, config.limit, config.batch_size),
         }
         say(f"{stage}: {stages[stage]['bpb']:.4f} bits per byte, {shown(stages[stage]['pass_at_k'])}")
 

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
         [prompt_ids(tokenizer, row["prompt"]) for row in test_problems],
         test_problems["answer"],
         stage.eval_generations,
-        stage.eval_batch_size,
+        max(1, args.per_device_eval_batch_size // stage.eval_generations),
         seed=args.seed,
         max_new_tokens=args.max_completion_length,
         temperature=args.temperature,

@@ -56,7 +56,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int
     if (found := backend.get_vocab_size()) < vocab_size:
         raise ValueError(
             f"the text gives only {found} tokens, vocab_size={vocab_size} wants more. "
-            f"Use more text or vocab_size={found // 64 * 64}."
+            f"Use more text or vocab_size={max(SMALLEST_VOCABULARY, found // 64 * 64)}."
         )
     bos = SPECIAL_TOKENS[0]
     backend.post_processor = processors.TemplateProcessing(
@@ -95,6 +95,8 @@ def token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[int]:
 def encode_documents(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
     """Each text as ids after one BOS. Special tokens spelled out in a text stay text."""
     backend = tokenizer.backend_tokenizer
+    backend.no_padding()  # which an earlier tokenizer(..., padding=True) would have left on
+    backend.no_truncation()
     before, backend.encode_special_tokens = backend.encode_special_tokens, True
     try:
         encoded = backend.encode_batch_fast(texts, add_special_tokens=False)

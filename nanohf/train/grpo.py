@@ -8,15 +8,14 @@ from transformers import TrainerCallback
 
 from nanohf.data.gsm8k import is_correct
 from nanohf.data.problems import prompt_ids
-from nanohf.rollout.engine import Engine
 
 from .progress import say
 
 
-def rollout_func(engine: Engine, args) -> Callable:
-    """For GRPOTrainer: reads each distinct prompt once for its whole group; `env_mask` keeps forced tokens out of the loss.
+def rollout_func(engine, args) -> Callable:
+    """For GRPOTrainer: our engine. Each distinct prompt is read once for its whole group of samples.
 
-    Seeds follow the step, so that a resumed run draws what an uninterrupted one would have drawn.
+    `env_mask`, 0 where the engine forced the token, keeps the calculator's output out of the loss. Seeds follow the step, so that a resumed run draws what an uninterrupted one would have drawn.
     """
     drawn = {"step": -1, "count": 0}
 

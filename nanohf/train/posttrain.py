@@ -66,7 +66,6 @@ class ProblemStage(PostTraining):
     eval_problems: int = field(default=400, metadata={"help": "test problems for pass@k"})
     eval_generations: int = field(default=8, metadata={"help": "samples a problem for pass@k, k up to this"})
     eval_every: int = field(default=60, metadata={"help": "pass@k every so many steps, before and after besides"})
-    eval_batch_size: int = field(default=32, metadata={"help": "test problems generated at a time"})
 
 
 def make_optimizer(stage: PostTraining, model) -> tuple[torch.optim.Optimizer | None, None]:

@@ -1,0 +1,164 @@
+"""Carries a model folder between nanohf and transformers' own NanoChatForCausalLM, which needs no remote code.
+
+    nanohf convert runs/d4/sft out/d4-nanochat --to nanochat      # for vLLM, transformers serve, llama.cpp, ...
+    nanohf convert karpathy-d32/ runs/d32/base --to nanohf
+
+The two are one architecture with the same weight names, so weights are carried bit by bit and in their own dtype. The
+result is written beside the target, loaded from there, compared with the source, and renamed only if it agrees.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, NanoChatConfig, NanoChatForCausalLM, PreTrainedConfig
+
+from . import NanoHFConfig, NanoHFForCausalLM
+
+TOLERANCE = 1e-5  # on fp32 logits
+PROBE_TEXT = "Tom has 3 boxes of 12 pens. <|user_start|> 3*12 = 36.\n\tÜber 1,000 naïve 数字 🙂"
+FIELDS = (
+    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads "
+    "max_position_embeddings hidden_act rms_norm_eps rope_parameters final_logit_softcapping use_cache "
+    "bos_token_id eos_token_id pad_token_id tie_word_embeddings"
+).split()
+TOKENIZER_FILES = (
+    "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json chat_template.jinja "
+    "vocab.json merges.txt tokenizer.model"
+).split()
+
+
+def to_nanochat(source_dir: str | Path, target_dir: str | Path) -> None:
+    """Writes the nanohf model of `source_dir` as a NanoChatForCausalLM with its tokenizer and generation config.
+
+    One thing differs in further training: there, the embedding of `pad_token_id` gets no gradient.
+
+    Raises:
+        ValueError: the source is no complete nanohf model, the target exists, or the two do not agree.
+    """
+    _convert(source_dir, target_dir, NanoHFForCausalLM, NanoChatForCausalLM)
+
+
+def from_nanochat(source_dir: str | Path, target_dir: str | Path) -> None:
+    """Writes the NanoChatForCausalLM of `source_dir` as a nanohf model with its tokenizer and generation config.
+
+    Raises:
+        ValueError: the source is no complete NanoChat model or has what nanohf has not, the target exists, or the two
+            do not agree.
+    """
+    _convert(source_dir, target_dir, NanoChatForCausalLM, NanoHFForCausalLM)
+
+
+def _convert(source_dir: str | Path, target_dir: str | Path, source_class: type, target_class: type) -> None:
+    source, target = Path(source_dir), Path(target_dir)
+    if target.exists():
+        raise ValueError(f"{target} exists. Choose another target, or remove it first.")
+    model = _load(source, source_class)
+    converted = target_class._from_config(_map_config(model.config, target_class.config_class), dtype=model.dtype)
+    converted.load_state_dict(model.state_dict())
+    converted.generation_config = model.generation_config
+
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        converted.save_pretrained(partial)
+        for name in TOKENIZER_FILES:
+            if (source / name).exists():
+                shutil.copy2(source / name, partial / name)
+        _require_same_weights(model, partial)
+        _require_same_logits(source, partial)
+        _require_same_tokens(source, partial)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _load(source: Path, model_class: type) -> torch.nn.Module:
+    """The model with every weight of the file and no other, in the file's dtype."""
+    expected = model_class.config_class.model_type
+    if not (source / "config.json").is_file():
+        raise ValueError(f"{source} is not a model folder: it has no config.json.")
+    found = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
+    if found != expected:
+        raise ValueError(f"{source} holds a model of type {found!r}, not {expected!r}.")
+    model, info = model_class.from_pretrained(source, dtype="auto", output_loading_info=True)
+    problems = [f"{kind}: {', '.join(sorted(map(str, keys)))}" for kind, keys in info.items() if keys]
+    if problems:
+        raise ValueError(f"the weights in {source} are not those of its config: {'; '.join(problems)}.")
+    return model.eval()
+
+
+def _map_config(config: PreTrainedConfig, config_class: type) -> PreTrainedConfig:
+    """The same fields in the other class. Raises with all that it cannot express."""
+    problems = []
+    if getattr(config, "attention_bias", False):
+        problems.append("attention_bias=True (nanohf has no biases)")
+    if getattr(config, "attention_dropout", 0.0):
+        problems.append(f"attention_dropout={config.attention_dropout} (nanohf has no dropout)")
+    head_dim = config.hidden_size // config.num_attention_heads
+    if getattr(config, "head_dim", head_dim) != head_dim:
+        problems.append(f"head_dim={config.head_dim} (nanohf derives {head_dim} from hidden_size and heads)")
+    if getattr(config, "quantization_config", None) is not None:
+        problems.append("quantization_config (convert the full-precision model)")
+    if problems:
+        raise ValueError(f"cannot be carried to {config_class.model_type}: {'; '.join(problems)}.")
+    return config_class(**{field: getattr(config, field) for field in FIELDS})
+
+
+def _require_same_weights(model: torch.nn.Module, written: Path) -> None:
+    """Bit by bit, and by the name under which they are found again."""
+    found = AutoModelForCausalLM.from_pretrained(written, dtype="auto").state_dict()
+    weights = model.state_dict()
+    changed = [name for name in weights.keys() | found.keys() if not _same(weights.get(name), found.get(name))]
+    if changed:
+        raise ValueError(f"weights changed on the way: {', '.join(sorted(changed))}.")
+
+
+def _same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
+    return a is not None and b is not None and a.dtype == b.dtype and torch.equal(a, b)
+
+
+@torch.no_grad()
+def _require_same_logits(source: Path, written: Path) -> None:
+    """Both folders, loaded anew in fp32 as a user would, on rows of random tokens with and without a cache."""
+    before, after = (AutoModelForCausalLM.from_pretrained(f, dtype=torch.float32).eval() for f in (source, written))
+    length = min(64, before.config.max_position_embeddings)
+    ids = torch.randint(before.config.vocab_size, (4, length), generator=torch.Generator().manual_seed(0))
+    for use_cache in (False, True):
+        difference = (before(ids, use_cache=use_cache).logits - after(ids, use_cache=use_cache).logits).abs().max()
+        if not difference <= TOLERANCE:  # also refuses NaN
+            raise ValueError(f"logits differ by {difference:.1e} on a probe batch, more than {TOLERANCE:.0e}.")
+
+
+def _require_same_tokens(source: Path, written: Path) -> None:
+    if not (source / "tokenizer_config.json").exists():
+        return
+    before, after = (AutoTokenizer.from_pretrained(folder)(PROBE_TEXT).input_ids for folder in (source, written))
+    if before != after:
+        raise ValueError(f"the tokenizer of {source} gives other ids for a probe text when loaded from the result.")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="a model folder")
+    parser.add_argument("target", help="the folder to write; it must not exist")
+    parser.add_argument("--to", required=True, choices=("nanochat", "nanohf"), help="what the result shall be")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="nanohf convert", description=__doc__.partition("\n")[0])
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    try:
+        (to_nanochat if args.to == "nanochat" else from_nanochat)(args.source, args.target)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.target}: weights bit-exact, logits within {TOLERANCE:.0e} of {args.source}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

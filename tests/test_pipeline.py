@@ -1,0 +1,145 @@
+"""The whole chain, small: run, killed and resumed, loaded where nanohf is not installed, and reported."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "tokenizer.max_chars": 200_000,
+    "tokenizer.vocab_size": 512,
+    "pretrain.depth": 1,
+    "pretrain.num_attention_heads": 2,
+    "pretrain.max_length": 128,
+    "pretrain.batch_tokens": 2048,
+    "pretrain.max_steps": 60,
+    "pretrain.save_steps": 10,
+    "pretrain.eval_steps": 30,
+    "pretrain.eval_tokens": 4096,
+    "midtrain.max_steps": 4,
+    "sft.max_steps": 24,
+    "sft.save_steps": 4,
+    "grpo.max_steps": 2,
+    "grpo.eval_problems": 8,
+    "grpo.max_completion_length": 32,
+    "evaluate.limit": 8,
+    "evaluate.eval_tokens": 4096,
+    "evaluate.max_completion_length": 32,
+}
+COMMAND = [sys.executable, "-m", "nanohf.cli", "run", str(ROOT / "recipes/demo")]
+COMMAND += [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
+ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
+
+
+def nanohf_run(cwd: Path, *options: str) -> str:
+    result = subprocess.run([*COMMAND, *options], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def kill_when(cwd: Path, appears: str, *options: str) -> None:
+    """Starts the run and ends all its processes with SIGKILL as soon as a path is there."""
+    process = subprocess.Popen(
+        [*COMMAND, *options], cwd=cwd, env=ENVIRONMENT, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    for _ in range(2400):
+        if list(cwd.glob(appears)):
+            break
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("run")
+    output = nanohf_run(cwd, "--name", "small")
+    return cwd, output
+
+
+def test_it_leaves_every_stage_and_a_report(finished):
+    cwd, output = finished
+    run = cwd / "runs/small"
+    assert {p.name for p in run.iterdir()} >= {
+        "tokenizer", "pretrain", "midtrain", "sft", "grpo", "report.md", "results.json", "ledger.jsonl"
+    }  # fmt: skip
+    report = (run / "report.md").read_text()
+    assert report in output
+    for words in ("| stage | minutes |", "| grpo |", "pass@1", "<|assistant_start|>", "nanohf chat runs/small"):
+        assert words in report
+    assert not list(run.glob(".*.partial"))
+    assert not any((run / "checkpoints").iterdir())
+    stages = [json.loads(line)["stage"] for line in (run / "ledger.jsonl").read_text().splitlines()]
+    assert stages == ["tokenizer", "pretrain", "midtrain", "sft", "grpo"]
+
+
+def test_results_hold_every_stage_by_the_same_measures(finished):
+    results = json.loads((finished[0] / "runs/small/results.json").read_text())
+    assert list(results["stages"]) == ["pretrain", "midtrain", "sft", "grpo"]
+    for scores in results["stages"].values():
+        assert 0 < scores["bpb"] < 10
+        assert scores["pass_at_k"]["n"] == 8
+        low, high = scores["pass_at_k"]["pass@1"][1:]
+        assert 0 <= low < high <= 1
+        assert set(scores["tasks"]) == {"nanohf_toy_problems", "nanohf_toy_choices"}
+
+
+def test_a_second_run_does_nothing_again(finished):
+    cwd, _ = finished
+    before = {p: p.stat().st_mtime for p in cwd.glob("runs/small/*/model.safetensors")}
+    output = nanohf_run(cwd, "--name", "small", "--until", "grpo")
+    assert output.count("done already") == 5
+    assert {p: p.stat().st_mtime for p in cwd.glob("runs/small/*/model.safetensors")} == before
+    changed = nanohf_run(cwd, "--name", "small", "--until", "pretrain", "--set", "pretrain.max_steps=61")
+    assert "another max_steps" in changed
+
+
+def test_auto_classes_load_every_stage_without_nanohf(finished):
+    code = """
+import sys
+sys.modules["nanohf"] = None
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+for stage in ("pretrain", "midtrain", "sft", "grpo"):
+    folder = f"runs/small/{stage}"
+    assert AutoConfig.from_pretrained(folder, trust_remote_code=True).model_type == "nanohf"
+    AutoModel.from_pretrained(folder, trust_remote_code=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    chat = [{"role": "user", "content": "Mia has 3 plums and finds 4. How many are that?"}]
+    inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    output = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+    assert output.shape[1] > inputs["input_ids"].shape[1]
+print("loaded")
+"""
+    environment = {k: v for k, v in ENVIRONMENT.items() if k != "PYTHONPATH"}
+    result = subprocess.run([sys.executable, "-c", code], cwd=finished[0], env=environment, capture_output=True, text=True)
+    assert result.stdout.strip() == "loaded", result.stderr
+
+
+def test_chat_answers(finished):
+    command = [sys.executable, "-m", "nanohf.cli", "chat", "runs/small", "--prompt", "Hello!", "--max-new-tokens", "8"]
+    result = subprocess.run(command, cwd=finished[0], env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_killed_in_pretrain_and_in_sft_it_ends_as_if_it_had_not_been(finished, tmp_path):
+    options = ("--name", "killed", "--until", "sft")
+    kill_when(tmp_path, "runs/killed/checkpoints/pretrain/step-*30", *options)
+    assert not (tmp_path / "runs/killed/pretrain").exists()
+    kill_when(tmp_path, "runs/killed/checkpoints/sft/checkpoint-12/trainer_state.json", *options)
+    assert not (tmp_path / "runs/killed/sft").exists()
+    output = nanohf_run(tmp_path, *options)
+    assert "resumed from checkpoint-" in output
+    for stage in ("pretrain", "midtrain", "sft"):
+        whole = load_file(finished[0] / f"runs/small/{stage}/model.safetensors")
+        resumed = load_file(tmp_path / f"runs/killed/{stage}/model.safetensors")
+        assert all((whole[name] == resumed[name]).all() for name in whole), stage

@@ -1,0 +1,137 @@
+"""Every shipped recipe is sound, and what a user can get wrong ends in a message that helps."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nanohf import recipe
+from nanohf.cli import main
+from nanohf.pipeline import MODULES
+from nanohf.recipe import STAGES, RecipeError
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
+
+
+def test_all_recipes_are_there():
+    folders = {path.parent.name for path in RECIPES}
+    assert folders == {"demo", "d1", "d2", "d3", "d4", "d12", "d20"}
+    assert {(path.parent.name, path.stem) for path in RECIPES} == {(f, s) for f in folders for s in STAGES}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_every_recipe_parses_and_every_key_means_something(path):
+    configs = recipe.load(path.stem, ["--config", str(path)])
+    recipe.check(path.stem, configs)
+    written = yaml.safe_load(path.read_text())
+    for key, value in written.items():
+        (got,) = [getattr(c, key) for c in configs if key in {f.name for f in fields(c)}]
+        if key not in ("mixture", "eval_mixture", "max_chars"):
+            assert got == value, key
+
+
+@pytest.mark.parametrize("name", ["demo", "d1", "d2", "d3", "d4", "d12", "d20"])
+def test_the_sizes_are_those_the_recipes_speak_of(name):
+    from nanohf.plan.counts import parameters
+
+    (tok,) = recipe.load("tokenizer", ["--config", str(ROOT / f"recipes/{name}/tokenizer.yaml")])
+    (pre,) = recipe.load("pretrain", ["--config", str(ROOT / f"recipes/{name}/pretrain.yaml")])
+    total = {
+        "demo": 655_360, "d1": 1_622_016, "d2": 917_504, "d3": 6_045_696,
+        "d4": 5_242_880, "d12": 135_266_304, "d20": 560_988_160,
+    }  # fmt: skip
+    assert parameters(pre.depth, tok.vocab_size).total == total[name]
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """A copy of the demo recipes in an empty working directory."""
+    import shutil
+
+    shutil.copytree(ROOT / "recipes/demo", tmp_path / "recipe")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "blank").mkdir()
+    (tmp_path / "blank/text.jsonl").write_text('{"text": "  "}\n' * 200)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--set", "pretrain.dpeth=3"], ["dpeth", "Did you mean 'depth'?"]),
+        (["--set", "grpo.num_generation=4"], ["num_generation", "Did you mean 'num_generations'?"]),
+        (["--set", "pretrian.depth=3"], ["pretrian", "Did you mean 'pretrain'?"]),
+        (["--from", "pretain"], ["pretain", "Did you mean 'pretrain'?"]),
+        (["--until", "rlhf"], ["rlhf", "tokenizer, pretrain, midtrain, sft, grpo, evaluate"]),
+        (["--from", "sft", "--until", "pretrain"], ["--from sft", "--until pretrain"]),
+        (["--set", "tokenizer.vocab_size=100"], ["vocab_size=100", "9 special tokens", "320"]),
+        (["--set", "tokenizer.vocab_size=1000"], ["multiple of 64", "1,024"]),
+        (["--set", "pretrain.depth=two"], ["depth", "two"]),
+        (["--set", "pretrain.batch_tokens=5000"], ["batch_tokens=5,000", "4,096", "Try 4,096"]),
+        (["--set", "pretrain.dataset=./nowhere"], ["./nowhere", "no folder"]),
+        (["--set", "pretrain.dataset=./empty"], ["./empty", "no data files"]),
+        (["--set", "pretrain.dataset=./blank"], ["./blank", "no text"]),
+        (["--set", "pretrain.depth"], ["STAGE.KEY=VALUE"]),
+        (["--set", "grpo.num_generations=5"], ["num_generations", "divisible"]),
+        (["--accelerate-config", "nope.yaml"], ["nope.yaml"]),
+    ],
+)
+def test_a_mistake_ends_in_a_message_and_status_2_before_any_work(workspace, capsys, arguments, says):
+    assert main(["run", "recipe", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
+    for words in says:
+        assert words in error
+    assert not (workspace / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: (d / "sft.yaml").unlink(), "sft.yaml cannot be read: No such file"),
+        (lambda d: (d / "sft.yaml").write_text("a: [1"), "sft.yaml is no YAML"),
+        (lambda d: (d / "sft.yaml").write_text("- 1"), "must map keys to values"),
+        (lambda d: (d / "sft.yaml").write_text("stage: sft"), "mixture is empty"),
+        (lambda d: (d / "sft.yaml").write_text("stage: sft\nmixture: [{dataset: x/y, converter: gsm9k}]"), "gsm9k"),
+    ],
+)
+def test_a_broken_recipe_file(workspace, capsys, change, says):
+    change(workspace / "recipe")
+    assert main(["run", "recipe"]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_all_problems_are_told_at_once(workspace, capsys):
+    main(["run", "recipe", "--set", "pretrain.dpeth=3", "--set", "grpo.betta=1", "--set", "tokenizer.vocab_size=7"])
+    error = capsys.readouterr().err
+    assert all(word in error for word in ("dpeth", "betta", "vocab_size=7"))
+
+
+def test_overrides_win_and_access_tokens_are_not_recorded():
+    argv = ["--config", str(ROOT / "recipes/demo/grpo.yaml"), "--max_steps", "7", "--hub_token", "hf_secret"]
+    stage, args = recipe.load("grpo", argv)
+    assert (args.max_steps, stage.lr_scale) == (7, 0.05)
+    assert recipe.written(argv)["max_steps"] == "7"
+    assert "hf_secret" not in str(recipe.written(argv))
+
+
+def test_a_stage_alone_gives_status_2_too(tmp_path):
+    import subprocess
+    import sys
+
+    (tmp_path / "p.yaml").write_text("dpeth: 2")
+    for module, stage in ((MODULES["pretrain"], "pretrain"), (MODULES["tokenizer"], "tokenizer")):
+        result = subprocess.run(
+            [sys.executable, "-m", module, "--config", str(tmp_path / "p.yaml")], capture_output=True, text=True
+        )
+        assert result.returncode == 2, stage
+        assert "unknown key 'dpeth'" in result.stderr
+
+
+def test_unknown_stage():
+    with pytest.raises(RecipeError, match="unknown stage 'x'"):
+        recipe.load("x", ["--config", str(ROOT / "recipes/demo/grpo.yaml")])
