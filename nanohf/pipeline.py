@@ -104,10 +104,15 @@ def launch_config(path: str | None) -> Path:
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 
 
+# In a log there are no progress bars, and no warnings that only TRL's and transformers' own developers can heed.
+QUIET = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
+
+
 def launch(config: Path, module: str, arguments: list[str]) -> int:
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", str(config)]
     cpu = {"OMP_NUM_THREADS": str(os.cpu_count()), **KEEP_MEMORY} if config.name == "cpu.yaml" else {}
-    return subprocess.call([*launcher, "-m", module, *arguments], env=cpu | os.environ)
+    quiet = {} if sys.stderr.isatty() else QUIET
+    return subprocess.call([*launcher, "-m", module, *arguments], env=cpu | quiet | os.environ)
 
 
 def skip(run_dir: Path, stage: str, record: dict, wanted: dict, push: str | None) -> None:

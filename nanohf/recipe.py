@@ -125,6 +125,7 @@ class EvaluateConfig(RunFolder):
     text_dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
     text_column: str = field(default="text", metadata={"help": "its column that holds the document"})
     eval_tokens: int = field(default=1_048_576, metadata={"help": "of that text"})
+    max_length: int = field(default=512, metadata={"help": "tokens of a row of it; not more than pretraining's"})
     seed: int = field(default=42, metadata={"help": "of the samples"})
 
     def __post_init__(self):
@@ -234,12 +235,6 @@ def run_stage(stage_main) -> None:
     """Runs a stage's `main(argv)`: a RecipeError ends in its message and exit status 2, a failed push in 1."""
     from nanohf.hub.push import PushError
 
-    if not sys.stderr.isatty():  # progress bars are for terminals, not for logs
-        from datasets.utils.logging import disable_progress_bar as quiet_datasets
-        from transformers.utils.logging import disable_progress_bar as quiet_transformers
-
-        quiet_datasets()
-        quiet_transformers()
     try:
         stage_main(sys.argv[1:])
     except RecipeError as error:

@@ -1,5 +1,6 @@
 """lm-eval with our tasks and our engine, so that a model keeps its calculator while it is scored."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def run_tasks(
     """
     if not tasks:
         return {}
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = TaskManager(include_path=str(TASKS))
     if unknown := [task for task in tasks if task not in manager.all_tasks]:
         ours = ", ".join(path.stem for path in TASKS.glob("nanohf_*.yaml"))

@@ -25,8 +25,6 @@ from nanohf.rollout.engine import Engine
 from nanohf.tokenizer.train import encode_documents, token_bytes
 from nanohf.train.progress import say
 
-ROWS, LENGTH = 8, 512  # of the bits-per-byte batches: the same for every stage and every run
-
 
 def main(argv: list[str]) -> None:
     (config,) = recipe.load("evaluate", argv)
@@ -66,8 +64,8 @@ def load(folder: str):
 
 def held_out_bpb(config, model, tokenizer) -> float:
     stream = text_stream(config.text_dataset, "validation", config.text_dataset_config, config.text_column)
-    rows = PackedLoader(stream, partial(encode_documents, tokenizer), ROWS, LENGTH)
-    batches = islice(rows, max(1, config.eval_tokens // (ROWS * LENGTH)))
+    loader = PackedLoader(stream, partial(encode_documents, tokenizer), rows=8, length=config.max_length)
+    batches = islice(loader, max(1, config.eval_tokens // (8 * config.max_length)))
     return bits_per_byte(model, batches, torch.tensor(token_bytes(tokenizer)))
 
 
