@@ -11,7 +11,7 @@ test: .venv
 	.venv/bin/ruff format --check .
 	.venv/bin/python -m pytest -m "not gpu"
 
-docs-check: .venv
+docs-check: demo
 	.venv/bin/python -m pytest tests/test_docs.py
 
 quality: .venv

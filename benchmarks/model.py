@@ -2,7 +2,8 @@
 
     python benchmarks/model.py [--depth 4] [--vocab-size 4096] [--rows 8] [--seq 512] [--threads 2] [--rounds 7]
 
-One process, the same weights and rows, fp32, eager mode, the two models in turn; the medians and their ratio.
+One process, the same weights and rows, fp32, eager mode, the two models in turn. Their ratio is taken within each
+round, because machines slow down and speed up.
 """
 
 import argparse
@@ -58,7 +59,8 @@ def main() -> None:
     for name, median in medians.items():
         spread = f"{min(times[name]):.2f}-{max(times[name]):.2f}"
         print(f"{name:>12}: {rows.numel() / median:8,.0f} tokens/s, median of {args.rounds}: {median:.2f} s ({spread})")
-    print(f"{'ratio':>12}: {medians['transformers'] / medians['nanohf']:8.2f}x")
+    ratios = [theirs / ours for ours, theirs in zip(times["nanohf"], times["transformers"], strict=True)]
+    print(f"{'ratio':>12}: {statistics.median(ratios):8.2f}x, median over rounds")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ class TokenizerConfig(Publish, TextSource, RunFolder):
 
 @dataclass
 class PretrainConfig(Publish, TextSource, RunFolder):
+    tokenizer: str = field(default="tokenizer", metadata={"help": "a stage of the run, a folder or a Hub id"})
     depth: int = field(default=20, metadata={"help": "the dial: layers; hidden_size is 64 times it"})
     num_attention_heads: int | None = field(default=None, metadata={"help": "default: one for each 128 channels"})
     max_length: int = field(default=2048, metadata={"help": "tokens of a row"})
@@ -248,7 +249,7 @@ def run_stage(stage_main) -> None:
 
 def shipped(name: str) -> Path:
     """A folder that stands beside the package: in a checkout at the top level, in an installed wheel inside it."""
-    package = Path(__file__).parent
+    package = Path(__file__).resolve().parent
     return next(p for p in (package / "_shipped" / name, package.parent / name) if p.is_dir())
 
 

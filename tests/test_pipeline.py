@@ -8,41 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
+from conftest import COMMAND, ENVIRONMENT, nanohf_run
 from safetensors.torch import load_file
-
-ROOT = Path(__file__).parents[1]
-SMALL = {
-    "tokenizer.max_chars": 200_000,
-    "tokenizer.vocab_size": 512,
-    "pretrain.depth": 1,
-    "pretrain.num_attention_heads": 2,
-    "pretrain.max_length": 128,
-    "pretrain.batch_tokens": 2048,
-    "pretrain.max_steps": 60,
-    "pretrain.save_steps": 10,
-    "pretrain.eval_steps": 30,
-    "pretrain.eval_tokens": 4096,
-    "midtrain.max_steps": 4,
-    "sft.max_steps": 24,
-    "sft.save_steps": 4,
-    "grpo.max_steps": 2,
-    "grpo.eval_problems": 8,
-    "grpo.max_completion_length": 32,
-    "evaluate.limit": 8,
-    "evaluate.eval_tokens": 4096,
-    "evaluate.max_completion_length": 32,
-}
-COMMAND = [sys.executable, "-m", "nanohf.cli", "run", str(ROOT / "recipes/demo")]
-COMMAND += [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
-ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
-
-
-def nanohf_run(cwd: Path, *options: str) -> str:
-    result = subprocess.run([*COMMAND, *options], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
 
 def kill_when(cwd: Path, appears: str, *options: str) -> None:
     """Starts the run and ends all its processes with SIGKILL as soon as a path is there."""
@@ -59,22 +26,15 @@ def kill_when(cwd: Path, appears: str, *options: str) -> None:
     process.wait()
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    cwd = tmp_path_factory.mktemp("run")
-    output = nanohf_run(cwd, "--name", "small")
-    return cwd, output
-
-
 def test_it_leaves_every_stage_and_a_report(finished):
     cwd, output = finished
-    run = cwd / "runs/small"
+    run = cwd / "runs/demo"
     assert {p.name for p in run.iterdir()} >= {
         "tokenizer", "pretrain", "midtrain", "sft", "grpo", "report.md", "results.json", "ledger.jsonl"
     }  # fmt: skip
     report = (run / "report.md").read_text()
     assert report in output
-    for words in ("| stage | minutes |", "| grpo |", "pass@1", "<|assistant_start|>", "nanohf chat runs/small"):
+    for words in ("| stage | minutes |", "| grpo |", "pass@1", "<|assistant_start|>", "nanohf chat runs/demo"):
         assert words in report
     assert not list(run.glob(".*.partial"))
     assert not any((run / "checkpoints").iterdir())
@@ -83,7 +43,7 @@ def test_it_leaves_every_stage_and_a_report(finished):
 
 
 def test_results_hold_every_stage_by_the_same_measures(finished):
-    results = json.loads((finished[0] / "runs/small/results.json").read_text())
+    results = json.loads((finished[0] / "runs/demo/results.json").read_text())
     assert list(results["stages"]) == ["pretrain", "midtrain", "sft", "grpo"]
     for scores in results["stages"].values():
         assert 0 < scores["bpb"] < 10
@@ -95,11 +55,11 @@ def test_results_hold_every_stage_by_the_same_measures(finished):
 
 def test_a_second_run_does_nothing_again(finished):
     cwd, _ = finished
-    before = {p: p.stat().st_mtime for p in cwd.glob("runs/small/*/model.safetensors")}
-    output = nanohf_run(cwd, "--name", "small", "--until", "grpo")
+    before = {p: p.stat().st_mtime for p in cwd.glob("runs/demo/*/model.safetensors")}
+    output = nanohf_run(cwd, "--name", "demo", "--until", "grpo")
     assert output.count("done already") == 5
-    assert {p: p.stat().st_mtime for p in cwd.glob("runs/small/*/model.safetensors")} == before
-    changed = nanohf_run(cwd, "--name", "small", "--until", "pretrain", "--set", "pretrain.max_steps=61")
+    assert {p: p.stat().st_mtime for p in cwd.glob("runs/demo/*/model.safetensors")} == before
+    changed = nanohf_run(cwd, "--name", "demo", "--until", "pretrain", "--set", "pretrain.max_steps=61")
     assert "another max_steps" in changed
 
 
@@ -109,7 +69,7 @@ import sys
 sys.modules["nanohf"] = None
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 for stage in ("pretrain", "midtrain", "sft", "grpo"):
-    folder = f"runs/small/{stage}"
+    folder = f"runs/demo/{stage}"
     assert AutoConfig.from_pretrained(folder, trust_remote_code=True).model_type == "nanohf"
     AutoModel.from_pretrained(folder, trust_remote_code=True)
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
@@ -126,7 +86,7 @@ print("loaded")
 
 
 def test_chat_answers(finished):
-    command = [sys.executable, "-m", "nanohf.cli", "chat", "runs/small", "--prompt", "Hello!", "--max-new-tokens", "8"]
+    command = [sys.executable, "-m", "nanohf.cli", "chat", "runs/demo", "--prompt", "Hello!", "--max-new-tokens", "8"]
     result = subprocess.run(command, cwd=finished[0], env=ENVIRONMENT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
@@ -140,6 +100,6 @@ def test_killed_in_pretrain_and_in_sft_it_ends_as_if_it_had_not_been(finished, t
     output = nanohf_run(tmp_path, *options)
     assert "resumed from checkpoint-" in output
     for stage in ("pretrain", "midtrain", "sft"):
-        whole = load_file(finished[0] / f"runs/small/{stage}/model.safetensors")
+        whole = load_file(finished[0] / f"runs/demo/{stage}/model.safetensors")
         resumed = load_file(tmp_path / f"runs/killed/{stage}/model.safetensors")
         assert all((whole[name] == resumed[name]).all() for name in whole), stage

@@ -66,7 +66,7 @@ def examples(dataset: str, split: str, config: str | None = None, rows: int | No
         if rows is None:
             raise ValueError(f"dataset=builtin, config={config}: the toy world has no end; set rows")
         return Dataset.from_list(list(world.rows(config, split, rows, seed)))
-    check_source(dataset)
+    check_source(dataset, config)
     table = load_dataset(dataset, config, split=split)
     return table if rows is None else table.select(range(min(rows, len(table))))
 

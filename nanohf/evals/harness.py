@@ -56,7 +56,7 @@ def run_tasks(
         task_manager=manager,
         apply_chat_template=True,
         log_samples=False,
-        bootstrap_iters=0,
+        bootstrap_iters=100,
     )
     return {task: main_metric(results, task) for task in tasks}
 

@@ -13,21 +13,40 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, NanoChatConfig, NanoChatForCausalLM, PreTrainedConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, NanoChatForCausalLM, PreTrainedConfig
 
-from . import NanoHFConfig, NanoHFForCausalLM
+from . import NanoHFForCausalLM
 
 TOLERANCE = 1e-5  # on fp32 logits
 PROBE_TEXT = "Tom has 3 boxes of 12 pens. <|user_start|> 3*12 = 36.\n\tÜber 1,000 naïve 数字 🙂"
 FIELDS = (
-    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads "
-    "max_position_embeddings hidden_act rms_norm_eps rope_parameters final_logit_softcapping use_cache "
-    "bos_token_id eos_token_id pad_token_id tie_word_embeddings"
-).split()
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+    "hidden_act",
+    "rms_norm_eps",
+    "rope_parameters",
+    "final_logit_softcapping",
+    "use_cache",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "tie_word_embeddings",
+)
 TOKENIZER_FILES = (
-    "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json chat_template.jinja "
-    "vocab.json merges.txt tokenizer.model"
-).split()
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
 
 
 def to_nanochat(source_dir: str | Path, target_dir: str | Path) -> None:

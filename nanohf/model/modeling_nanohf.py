@@ -1,4 +1,4 @@
-"""nanohf's GPT as a PreTrainedModel. Needs torch, transformers and its sibling file only, so that it travels to the Hub."""
+"""nanohf's GPT as a PreTrainedModel. Needs torch, transformers and its sibling file only: it travels to the Hub."""
 
 from collections.abc import Callable
 
@@ -29,10 +29,9 @@ def rms_norm(x: torch.Tensor, eps: float) -> torch.Tensor:
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Turns the pairs (x[i], x[i + head_dim/2]) by −θ, as nanochat does (the textbook turns by +θ).
 
-    x: (batch, heads, seq, head_dim); cos, sin: (batch, 1, seq, head_dim / 2).
+    x: (batch, heads, seq, head_dim); cos, sin: (batch, 1, seq, head_dim), sin negative in the second half.
     """
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
+    return x * cos + x.roll(x.shape[-1] // 2, dims=-1) * sin
 
 
 def eager_attention(module, query, key, value, attention_mask, scaling, **kwargs):
@@ -76,7 +75,8 @@ class NanoHFRotaryEmbedding(nn.Module):
     @dynamic_rope_update
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         angles = position_ids[:, None, :, None].float() * self.inv_freq  # (batch, 1, seq, head_dim / 2)
-        return (angles.cos() * self.attention_scaling).to(x.dtype), (angles.sin() * self.attention_scaling).to(x.dtype)
+        cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
+        return torch.cat((cos, cos), dim=-1).to(x.dtype), torch.cat((sin, -sin), dim=-1).to(x.dtype)
 
 
 class NanoHFAttention(nn.Module):
@@ -267,9 +267,9 @@ class NanoHFForCausalLM(NanoHFPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))  # (batch, kept, vocab_size)
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
         if (cap := self.config.final_logit_softcapping) is not None:
-            logits = cap * torch.tanh(logits / cap)
+            logits = cap * logits.div_(cap).tanh_()  # in place: the largest tensor, (batch, kept, vocab_size)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, vocab_size=self.vocab_size, **kwargs)

@@ -55,7 +55,8 @@ class MuonAdamW(torch.optim.Optimizer):
                 raise ValueError(f"group kind {group.get('kind')!r} must be 'muon' or 'adamw'")
             if group["kind"] == "muon" and any(p.ndim != 2 for p in group["params"]):
                 raise ValueError("a muon group holds matrices only; put other parameters into an adamw group")
-        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0})
+        # fused: load_state_dict then keeps AdamW's step counts on the parameters' device, where its kernel reads them
+        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "fused": True})
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -90,7 +91,7 @@ class MuonAdamW(torch.optim.Optimizer):
         for p in params:
             if not self.state[p]:
                 self.state[p].update(
-                    step=torch.tensor(0.0), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p)
+                    step=torch.zeros((), device=p.device), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p)
                 )
         state = [self.state[p] for p in params]
         adamw(

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     accelerator.init_trackers("nanohf", config=vars(config))
     set_seed(config.seed)
 
-    tokenizer = AutoTokenizer.from_pretrained(runs.resolve(config.run_dir, "tokenizer"))
+    tokenizer = AutoTokenizer.from_pretrained(runs.resolve(config.run_dir, config.tokenizer))
     model = build_model(config, tokenizer)
     parameters = model.num_parameters()
     say(f"model: depth {config.depth}, {parameters:,} parameters, vocabulary {len(tokenizer):,}")

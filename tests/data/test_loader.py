@@ -233,6 +233,7 @@ def test_few_documents_of_the_toy_world_are_cut(record_property):
     rows = run(loader, 60)
     cut_off = [piece for row in rows for piece in pieces(row) if tuple(piece[:8]) not in begin]
     torn = sum(map(len, cut_off)) / sum(map(len, rows))
-    record_property("cut", f"{loader.cut / loader.documents:.1%} of documents, {torn:.2%} of tokens")
-    print(f"\ncut: {loader.cut / loader.documents:.1%} of documents, {torn:.2%} of tokens stand apart from their beginning")
+    figures = f"{loader.cut / loader.documents:.1%} of documents cut, {torn:.2%} of tokens apart from their beginning"
+    record_property("cut", figures)
+    print("\n" + figures)
     assert torn < 0.05

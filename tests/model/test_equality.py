@@ -4,23 +4,20 @@ import pytest
 import torch
 from transformers import DynamicCache, NanoChatConfig, NanoChatForCausalLM
 
-SHAPE = (
-    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads "
-    "max_position_embeddings rms_norm_eps rope_parameters final_logit_softcapping tie_word_embeddings "
-    "bos_token_id eos_token_id pad_token_id"
-).split()
+from nanohf.model.convert import FIELDS
 
 
 @pytest.fixture(params=[{}, {"depth": 3, "num_key_value_heads": 1}, {"final_logit_softcapping": None}], ids=str)
 def models(request, small_model):
     ours = small_model(**({"depth": 2} | request.param))
-    config = NanoChatConfig(**{field: getattr(ours.config, field) for field in SHAPE})
+    config = NanoChatConfig(**{field: getattr(ours.config, field) for field in FIELDS})
     theirs = NanoChatForCausalLM(config).eval()
     theirs.load_state_dict(ours.state_dict())  # strict: the names are the same
     return ours, theirs
 
 
 def assert_close(ours, theirs):
+    """1e-5 is the promise. The operations are the same in the same order, so that one usually sees 0."""
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 

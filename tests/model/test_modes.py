@@ -140,8 +140,27 @@ def test_greedy_tokens_are_the_same_in_all_modes(small_model, fields):
         assert torch.equal(model.generate(ids, **options), expected)
 
 
+def test_beams_and_prompt_lookup_reorder_and_crop_the_cache_rightly(small_model):
+    model = small_model()
+    ids = torch.randint(V, (1, 6)).repeat(1, 3)  # repeats, so that lookup proposes tokens
+    options = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 10, "do_sample": False}
+    greedy = model.generate(ids, use_cache=False, **options)
+    assert torch.equal(model.generate(ids, prompt_lookup_num_tokens=3, **options), greedy)
+    beams = [model.generate(ids, num_beams=3, use_cache=cached, **options) for cached in (False, True)]
+    assert torch.equal(*beams)
+
+
 # ---------------------------------------------------------------- other ways to call it
 
+
+@torch.no_grad()
+def test_linear_rope_scaling_is_slower_positions(small_model):
+    ids = torch.randint(V, (2, SEQ))
+    scaling = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10_000.0}
+    slow = small_model(rope_parameters=scaling)
+    positions = torch.arange(SEQ)[None]
+    # with a cache: without one, positions that step by 2 would read as documents of one token
+    assert_close(slow(ids, position_ids=2 * positions, use_cache=True).logits, small_model()(ids).logits)
 
 @torch.no_grad()
 def test_grouped_heads_equal_repeated_heads(small_model):

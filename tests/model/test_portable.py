@@ -73,13 +73,12 @@ def test_every_auto_class_loads_without_nanohf(small_model, tmp_path):
 
 ALONE = """
 import sys
-sys.modules["nanohf"] = None
+for name in ("nanohf", "trl", "peft", "datasets", "accelerate", "evaluate", "lm_eval", "trackio"):
+    sys.modules[name] = None  # as if not installed
 from model import NanoHFConfig, NanoHFForCausalLM
 import torch
 model = NanoHFForCausalLM(NanoHFConfig.from_depth(1, vocab_size=64))
 model(torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
-used = {name.partition(".")[0] for name in sys.modules}
-assert not used & {"trl", "datasets", "accelerate_configs", "lm_eval", "nanohf.data"}, used
 print(model.num_parameters())
 """
 

@@ -320,7 +320,7 @@ def test_nobodys_text_becomes_a_special_token(tok, place):
 @pytest.mark.parametrize("place", PLACES)
 def test_special_tokens_cannot_be_put_together_at_part_borders(tok, place):
     rng = random.Random(2)
-    crumbs = "< | > <| |> bos user_end <|user_ end|> <|bos <|bos|> <|output_end|>".split() + [" "]
+    crumbs = ["<", "|", ">", "<|", "|>", " ", "bos", "user_end", "<|user_", "end|>", "<|bos", "<|bos|>", "<|output_end"]
     skeleton = [i for i in chat(tok, PLACES[place]("x")) if i < 9]
     attacks = ["".join(rng.choices(crumbs, k=rng.randint(1, 9))) for _ in range(150)]
     for ids, attack in zip(chat(tok, [PLACES[place](a) for a in attacks]), attacks, strict=True):

@@ -1,0 +1,390 @@
+"""The optimizer against the SVD, torch's own AdamW and a Muon of ten lines."""
+
+import random
+
+import pytest
+import torch
+from accelerate import Accelerator
+from peft import LoraConfig, get_peft_model
+
+from nanohf.model import NanoHFConfig, NanoHFForCausalLM
+from nanohf.optim.groups import build_groups, build_optimizer
+from nanohf.optim.muon import MuonAdamW, _working_dtype, orthogonalize
+from nanohf.optim.schedule import lr_factor, muon_momentum
+
+SHAPES = [(8, 8), (16, 64), (64, 16), (48, 40), (1, 12), (12, 1), (128, 128)]
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+def polar(matrix: torch.Tensor) -> torch.Tensor:
+    u, _, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
+    return u @ vt
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    return torch.nn.functional.cosine_similarity(a.double().flatten(), b.double().flatten(), dim=0).item()
+
+
+# ---------------------------------------------------------------- orthogonalisation
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+def test_orthogonalize_is_near_the_polar_factor(shape, dtype, scale):
+    torch.manual_seed(0)
+    matrices = torch.randn(3, *shape) * scale
+    found = orthogonalize(matrices.to(dtype))
+    assert found.shape == matrices.shape
+    assert found.dtype == dtype
+    for matrix, ours in zip(matrices, found, strict=True):
+        exact = polar(matrix)
+        assert cosine(ours, exact) > 0.98
+        values = torch.linalg.svdvals(ours.float())
+        # A random square matrix has singular values so small that five steps cannot lift all of them to 1.
+        bulk = values[: max(1, int(0.9 * len(values)))]
+        assert bulk.min() > 0.7
+        assert values.max() < 1.25
+
+
+@pytest.mark.parametrize("condition", [1.0, 10.0, 100.0, 500.0])
+def test_orthogonalize_lifts_small_singular_values(condition):
+    torch.manual_seed(0)
+    u, _ = torch.linalg.qr(torch.randn(32, 32))
+    v, _ = torch.linalg.qr(torch.randn(48, 32))
+    matrix = u * torch.logspace(0, -torch.tensor(condition).log10().item(), 32) @ v.T
+    values = torch.linalg.svdvals(orthogonalize(matrix[None])[0])
+    assert values.min() > 0.7
+    assert values.max() < 1.25
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_stack_is_its_matrices_one_by_one(shape, dtype):
+    torch.manual_seed(1)
+    matrices = torch.randn(5, *shape, dtype=dtype)
+    one_by_one = torch.cat([orthogonalize(m[None]) for m in matrices])
+    torch.testing.assert_close(orthogonalize(matrices), one_by_one)
+
+
+def test_tall_is_wide_transposed():
+    torch.manual_seed(2)
+    matrices = torch.randn(2, 24, 72)
+    torch.testing.assert_close(orthogonalize(matrices.mT.contiguous()), orthogonalize(matrices).mT)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_orthogonalize_leaves_zero_and_its_input_alone(dtype):
+    assert (orthogonalize(torch.zeros(2, 8, 4, dtype=dtype)) == 0).all()
+    matrices = torch.randn(2, 4, 8, dtype=dtype)
+    before = matrices.clone()
+    orthogonalize(matrices)
+    assert torch.equal(matrices, before)
+
+
+# ---------------------------------------------------------------- updates
+
+
+def grads_like(params: list[torch.Tensor], step: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    return [torch.randn(p.shape, generator=generator).to(p.dtype) for p in params]
+
+
+def take_steps(optimizer, params: list[torch.Tensor], steps: range) -> None:
+    for step in steps:
+        for p, g in zip(params, grads_like(params, step), strict=True):
+            p.grad = g
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def parameters(*shapes, seed: int = 0) -> list[torch.nn.Parameter]:
+    torch.manual_seed(seed)
+    return [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+
+
+def adamw_group(params, **settings) -> dict:
+    return {
+        "kind": "adamw",
+        "betas": (0.8, 0.95),
+        "eps": 1e-10,
+        "lr": 0.1,
+        "weight_decay": 0.0,
+        "params": params,
+    } | settings
+
+
+def muon_group(params, **settings) -> dict:
+    return {
+        "kind": "muon",
+        "momentum": 0.95,
+        "nesterov": True,
+        "lr": 0.02,
+        "weight_decay": 0.0,
+        "params": params,
+    } | settings
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adamw_is_torchs(weight_decay, fused):
+    shapes = [(7, 5), (11,), (64, 32), ()]
+    ours, theirs = parameters(*shapes), parameters(*shapes)
+    take_steps(MuonAdamW([adamw_group(ours, weight_decay=weight_decay)]), ours, range(25))
+    settings = {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-10, "weight_decay": weight_decay}
+    take_steps(torch.optim.AdamW(theirs, fused=fused, **settings), theirs, range(25))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=0 if fused else 2e-6, rtol=0)
+
+
+def reference_muon(p, momentum, grad, lr, beta, nesterov, weight_decay):
+    """Keller Jordan's update, with the momentum as a running mean; the polar factor as the optimizer computes it."""
+    momentum.mul_(beta).add_(grad, alpha=1 - beta)
+    direction = beta * momentum + (1 - beta) * grad if nesterov else momentum
+    direction = orthogonalize(direction[None].to(_working_dtype("cpu")))[0].float()
+    p.data.mul_(1 - lr * weight_decay)
+    p.data.add_(direction, alpha=-lr * max(1, p.shape[0] / p.shape[1]) ** 0.5)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_muon_is_the_reference(nesterov, weight_decay):
+    shapes = [(16, 16), (16, 48), (48, 16), (16, 16), (48, 16)]
+    ours, theirs = parameters(*shapes), parameters(*shapes)
+    momenta = [torch.zeros(shape) for shape in shapes]
+    take_steps(MuonAdamW([muon_group(ours, nesterov=nesterov, weight_decay=weight_decay)]), ours, range(8))
+    for step in range(8):
+        for p, m, g in zip(theirs, momenta, grads_like(theirs, step), strict=True):
+            reference_muon(p, m, g, 0.02, 0.95, nesterov, weight_decay)
+    for a, b in zip(ours, theirs, strict=True):
+        # bf16 products may be summed in another order in a stack: 8 steps of at most 0.02 x 1.7, each to 2^-8
+        torch.testing.assert_close(a, b, atol=8 * 0.02 * 1.7 * 2**-7, rtol=0)
+
+
+def test_muon_goes_along_the_polar_factor():
+    (p,) = parameters((24, 40))
+    before, grad = p.detach().clone(), grads_like([p], 0)[0]
+    take_steps(MuonAdamW([muon_group([p])]), [p], range(1))
+    assert cosine(before - p.detach(), polar(grad)) > 0.98
+
+
+@pytest.mark.parametrize("kind", [muon_group, adamw_group])
+def test_the_order_of_parameters_does_not_matter(kind):
+    shapes = [(16, 16), (16, 48), (16, 16), (48, 16), (16, 48), (16, 16)]
+    order = random.Random(0).sample(range(6), 6)
+    straight, shuffled = parameters(*shapes), parameters(*shapes)
+    one, other = MuonAdamW([kind(straight)]), MuonAdamW([kind([shuffled[i] for i in order])])
+    take_steps(one, straight, range(4))
+    take_steps(other, shuffled, range(4))
+    for a, b in zip(straight, shuffled, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
+        name = "momentum" if kind is muon_group else "exp_avg"
+        assert torch.equal(one.state[a][name], other.state[b][name])
+
+
+def test_parameters_without_gradient_stay():
+    used, unused = parameters((8, 8), (8, 8))
+    before = unused.detach().clone()
+    optimizer = MuonAdamW([muon_group([used, unused], weight_decay=0.5)])
+    used.grad = torch.randn(8, 8)
+    optimizer.step()
+    assert torch.equal(unused, before)
+    assert unused not in optimizer.state
+
+
+def test_closure():
+    (p,) = parameters((8, 8))
+    optimizer = MuonAdamW([muon_group([p])])
+
+    def closure():
+        optimizer.zero_grad()
+        loss = p.square().sum()
+        loss.backward()
+        return loss
+
+    before = p.square().sum().item()
+    assert optimizer.step(closure).item() == pytest.approx(before)
+    assert p.square().sum().item() < before
+
+
+def test_wrong_groups():
+    (matrix, vector) = parameters((4, 4), (4,))
+    with pytest.raises(ValueError, match="kind 'sgd' must be 'muon' or 'adamw'"):
+        MuonAdamW([{"kind": "sgd", "params": [matrix]}])
+    with pytest.raises(ValueError, match="holds matrices only"):
+        MuonAdamW([muon_group([matrix, vector])])
+
+
+# ---------------------------------------------------------------- groups
+
+
+def tiny(**fields) -> NanoHFForCausalLM:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_attention_heads": 2}
+    return NanoHFForCausalLM(NanoHFConfig.from_depth(2, vocab_size=64, **(sizes | fields)))
+
+
+def by_rule(model, **settings) -> dict[str, set[str]]:
+    names = {p: name for name, p in model.named_parameters()}
+    groups = build_groups(model.named_parameters(), model.config.hidden_size, **settings)
+    assert all(group["kind"] == ("muon" if group["name"] == "matrices" else "adamw") for group in groups)
+    covered = [p for group in groups for p in group["params"]]
+    assert len(covered) == len(set(covered))
+    assert {names[p] for p in covered} == {name for name, p in model.named_parameters() if p.requires_grad}
+    return {group["name"]: {names[p] for p in group["params"]} for group in groups}
+
+
+def test_groups_cover_every_parameter_once():
+    model = tiny()
+    found = by_rule(model)
+    assert found["embedding"] == {"model.embed_tokens.weight"}
+    assert found["head"] == {"lm_head.weight"}
+    assert found["matrices"] == {name for name, _ in model.named_parameters() if ".layers." in name}
+    assert set(found) == {"embedding", "head", "matrices"}
+
+
+def test_tied_embeddings_are_one_parameter():
+    found = by_rule(tiny(tie_word_embeddings=True))
+    assert found["embedding"] == {"model.embed_tokens.weight"}
+    assert "head" not in found
+
+
+def test_lora_trains_its_adapters_alone():
+    model = get_peft_model(tiny(), LoraConfig(target_modules="all-linear", r=2))
+    found = by_rule(model)
+    assert set(found) == {"matrices"}
+    assert all(".lora_" in name for name in found["matrices"])
+    frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    optimizer = build_optimizer(model)
+    for step in range(2):
+        ids = torch.randint(64, (2, 8), generator=torch.Generator().manual_seed(step))
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(torch.equal(p, frozen[name]) for name, p in model.named_parameters() if name in frozen)
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_vectors_go_to_adamw():
+    named = [
+        ("model.layers.0.scale", torch.nn.Parameter(torch.ones(4))),
+        ("model.x.conv", torch.nn.Parameter(torch.ones(2, 2, 2))),
+    ]
+    (group,) = build_groups(named, 64)
+    assert (group["name"], group["kind"], len(group["params"])) == ("other", "adamw", 2)
+
+
+@pytest.mark.parametrize(("hidden_size", "width"), [(768, 1.0), (192, 2.0), (3072, 0.5)])
+def test_learning_rates_are_nanochats(hidden_size, width):
+    named = [
+        (name, torch.nn.Parameter(torch.ones(2, 2)))
+        for name in ("model.embed_tokens.weight", "lm_head.weight", "model.layers.0.mlp.fc1.weight")
+    ]
+    groups = {group["name"]: group for group in build_groups(named, hidden_size)}
+    assert groups["embedding"]["lr"] == pytest.approx(0.2 * width)
+    assert groups["head"]["lr"] == pytest.approx(0.004 * width)
+    assert groups["matrices"]["lr"] == 0.02
+    for name in ("embedding", "head"):
+        assert (groups[name]["betas"], groups[name]["eps"], groups[name]["weight_decay"]) == ((0.8, 0.95), 1e-10, 0.0)
+    assert (groups["matrices"]["momentum"], groups["matrices"]["nesterov"]) == (0.95, True)
+    scaled = {group["name"]: group["lr"] for group in build_groups(named, hidden_size, lr_scale=0.02)}
+    assert scaled == pytest.approx({name: group["lr"] * 0.02 for name, group in groups.items()})
+
+
+# ---------------------------------------------------------------- state
+
+
+def train(model, optimizer, steps: range, accelerator=None) -> list[float]:
+    losses = []
+    for step in steps:
+        ids = torch.randint(8, (4, 16), generator=torch.Generator().manual_seed(step)).cumsum(1) % 64
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        (accelerator.backward if accelerator else torch.Tensor.backward)(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_state_goes_on_bit_for_bit(tmp_path):
+    model = tiny()
+    optimizer = build_optimizer(model)
+    train(model, optimizer, range(5))
+    optimizer.param_groups[0]["lr"] *= 0.5
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "state.pt")
+    losses = train(model, optimizer, range(5, 10))
+
+    resumed = tiny()
+    again = build_optimizer(resumed)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed.load_state_dict(state["model"])
+    again.load_state_dict(state["optimizer"])
+    assert train(resumed, again, range(5, 10)) == losses
+    assert same(model, resumed)
+
+
+def test_state_goes_on_through_accelerate(tmp_path):
+    def prepared():
+        accelerator = Accelerator(cpu=True)
+        model = tiny()
+        return accelerator, *accelerator.prepare(model, build_optimizer(model))
+
+    accelerator, model, optimizer = prepared()
+    train(model, optimizer, range(5), accelerator)
+    accelerator.save_state(str(tmp_path))
+    losses = train(model, optimizer, range(5, 10), accelerator)
+
+    accelerator, resumed, again = prepared()
+    accelerator.load_state(str(tmp_path))
+    assert train(resumed, again, range(5, 10), accelerator) == losses
+    assert same(model, resumed)
+
+
+def test_state_loads_into_parameters_of_another_dtype():
+    (p,), (q,) = parameters((4, 4)), parameters((4, 4))
+    optimizer = MuonAdamW([adamw_group([p])])
+    take_steps(optimizer, [p], range(300))
+    half = MuonAdamW([adamw_group([q := torch.nn.Parameter(q.detach().bfloat16())])])
+    half.load_state_dict(optimizer.state_dict())
+    assert half.state[q]["step"].item() == 300, "bf16 cannot count beyond 256"
+    take_steps(half, [q], range(1))
+    assert half.state[q]["step"].item() == 301
+
+
+def test_the_loss_falls():
+    model = tiny()
+    losses = train(model, build_optimizer(model), range(60))
+    assert losses[0] == pytest.approx(torch.tensor(64.0).log().item(), rel=0.02)
+    assert sum(losses[-5:]) / 5 < 0.75 * losses[0]
+
+
+# ---------------------------------------------------------------- schedules
+
+
+def test_lr_factor_at_its_edges():
+    factors = [lr_factor(step, 100) for step in range(101)]
+    assert factors[:81] == [1.0] * 81
+    assert factors[90] == pytest.approx(0.5)
+    assert factors[99] == pytest.approx(0.05)
+    assert factors[100] == 0.0
+    assert [lr_factor(step, 10, warmup=4, warmdown=0) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert lr_factor(100, 100, warmdown=0.5, final=0.1) == pytest.approx(0.1)
+    assert lr_factor(75, 100, warmdown=0.5, final=0.1) == pytest.approx(0.55)
+    assert [lr_factor(step, 4, warmdown=1.0) for step in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert lr_factor(0, 1) == 1.0, "a run of one step learns something"
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("warmdown", [0.0, 0.2, 0.65, 1.0])
+@pytest.mark.parametrize("warmup", [0, 1, 5])
+def test_every_step_of_a_run_learns(steps, warmdown, warmup):
+    assert all(0 < lr_factor(step, steps, warmup, warmdown) <= 1 for step in range(steps))
+
+
+def test_muon_momentum():
+    assert [muon_momentum(step) for step in (0, 150, 300, 10_000)] == pytest.approx([0.85, 0.90, 0.95, 0.95])
+    assert muon_momentum(5, ramp=10) == pytest.approx(0.90)
