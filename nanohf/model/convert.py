@@ -1,7 +1,7 @@
 """Carries a model folder between nanohf and transformers' own NanoChatForCausalLM, which needs no remote code.
 
-    nanohf convert runs/d4/sft out/d4-nanochat --to nanochat      # for vLLM, transformers serve, llama.cpp, ...
-    nanohf convert karpathy-d32/ runs/d32/base --to nanohf
+    nanohf convert runs/d4/sft out/d4-nanochat --to nanochat      # for servers that run no remote code
+    nanohf convert some/nanochat-d32 runs/d32/base --to nanohf
 
 The two are one architecture with the same weight names, so weights are carried bit by bit and in their own dtype. The
 result is written beside the target, loaded from there, compared with the source, and renamed only if it agrees.

@@ -162,6 +162,7 @@ def test_linear_rope_scaling_is_slower_positions(small_model):
     # with a cache: without one, positions that step by 2 would read as documents of one token
     assert_close(slow(ids, position_ids=2 * positions, use_cache=True).logits, small_model()(ids).logits)
 
+
 @torch.no_grad()
 def test_grouped_heads_equal_repeated_heads(small_model):
     """Grouped-query attention is full attention whose key and value matrices repeat."""
