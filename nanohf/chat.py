@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nanohf import runs
 from nanohf.recipe import STAGES, RecipeError
+from nanohf.tokenizer.render import SHOWN
 
 
 def chat(model: str, prompt: str | None, temperature: float, max_new_tokens: int) -> int:
@@ -58,15 +59,13 @@ def ask() -> str:
 class Stream:
     """Prints tokens as text as soon as they make whole characters; the calculator's blocks in brackets."""
 
-    SHOWN = {"<|python_start|>": "[", "<|python_end|>": "", "<|output_start|>": " = ", "<|output_end|>": "]"}
-
     def __init__(self, tokenizer):
         self.tokenizer, self.pending = tokenizer, []
 
     def __call__(self, row: int, token: int, chosen: bool) -> None:
         special = self.tokenizer.convert_ids_to_tokens(token)
         if token in self.tokenizer.all_special_ids:
-            sys.stdout.write(self.SHOWN.get(special, ""))
+            sys.stdout.write(SHOWN[special].rstrip("\n"))
         else:
             self.pending.append(token)
             if not (text := self.tokenizer.decode(self.pending)).endswith("\ufffd"):

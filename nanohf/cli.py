@@ -14,6 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     _plan(verbs.add_parser("plan", help="what a depth costs: parameters, text, steps, bytes, minutes"))
     _chat(verbs.add_parser("chat", help="talk to a model, calculator included"))
     _push(verbs.add_parser("push", help="push finished stages of a run to the Hub"))
+    _convert(verbs.add_parser("convert", help="to transformers' NanoChatForCausalLM, without remote code, or from it"))
     args = parser.parse_args(argv)
 
     from nanohf.recipe import RecipeError
@@ -75,6 +76,19 @@ def _push(parser: argparse.ArgumentParser) -> None:
 
         main(args.arguments)
         return 0
+
+    parser.set_defaults(handler=handler)
+
+
+def _convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="a model folder")
+    parser.add_argument("target", help="the folder to write; it must not exist")
+    parser.add_argument("--to", required=True, choices=("nanochat", "nanohf"), help="what the result shall be")
+
+    def handler(args) -> int:
+        from nanohf.model.convert import convert
+
+        return convert(args.source, args.target, args.to)
 
     parser.set_defaults(handler=handler)
 

@@ -79,7 +79,7 @@ def check(arguments: dict[str, list[str]]) -> None:
     problems = []
     for stage, argv in arguments.items():
         try:
-            recipe.check(stage, recipe.load(stage, argv))
+            recipe.load(stage, argv)
         except RecipeError as error:
             problems += error.problems
     if problems:

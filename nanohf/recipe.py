@@ -163,7 +163,8 @@ def load(stage: str, argv: list[str]) -> tuple:
     """`--config FILE [--key value ...]` to the stage's config objects, one for each of `config_classes(stage)`.
 
     Raises:
-        RecipeError: a missing file, no YAML mapping, an unknown key, a value of the wrong type or out of range.
+        RecipeError: a missing file, no YAML mapping, an unknown key, a value of the wrong type or out of range, a
+            folder of data that is not there or empty.
     """
     from trl import TrlParser
 
@@ -181,11 +182,13 @@ def load(stage: str, argv: list[str]) -> tuple:
     parser.set_defaults_with_config(**_device_defaults(known), **recipe)
     arguments = [part for key, values in overrides.items() for part in (f"--{key}", *values)]
     try:
-        return parser.parse_args_into_dataclasses(arguments)
+        configs = parser.parse_args_into_dataclasses(arguments)
     except RecipeError as error:
         raise RecipeError([f"{path}: {problem}" for problem in error.problems]) from error
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{path}: {error}") from error
+    check_sources(stage, configs)
+    return configs
 
 
 def read(argv: list[str]) -> tuple[Path, dict, dict[str, list[str]]]:
@@ -211,7 +214,7 @@ def written(argv: list[str]) -> dict:
     return {key: value for key, value in (recipe | overrides).items() if not key.endswith("_token")}
 
 
-def check(stage: str, configs: tuple) -> None:
+def check_sources(stage: str, configs: tuple) -> None:
     """What can be known of a stage's sources without the network: folders that are missing or hold no text.
 
     Raises:

@@ -65,12 +65,18 @@ def score_table(results: dict) -> list[str]:
 def commands(run_dir: Path, records: dict[str, dict]) -> list[str]:
     models = [stage for stage in records if stage != "tokenizer"]
     if not models:
-        return [f"    nanohf run recipes/{run_dir.name}"]
+        return []
     return [
-        f"    nanohf chat {run_dir}",
-        f"    nanohf push {run_dir} --to USER/NAME",
-        '    python -c "from transformers import AutoModelForCausalLM as A; '
-        f"print(A.from_pretrained('{run_dir / models[-1]}', trust_remote_code=True))\"",
+        "```bash",
+        f"nanohf chat {run_dir}",
+        f"nanohf push {run_dir} --to USER/NAME",
+        "```",
+        "",
+        "```python",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("{run_dir / models[-1]}", trust_remote_code=True)',
+        "```",
     ]
 
 

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from nanohf.recipe import RecipeError
+
 PACKAGES = ("nanohf", "torch", "transformers", "trl", "accelerate", "datasets", "tokenizers")
 
 
@@ -67,12 +69,12 @@ def resolve(run_dir: str | Path, model: str) -> str:
     """A stage's name inside the run to its folder; a folder or a Hub id stays what it is.
 
     Raises:
-        FileNotFoundError: a stage of this run that is not finished.
+        RecipeError: a stage of this run that is not finished.
     """
     if "/" in model or Path(model).is_dir():
         return model
     if done(run_dir, model) is None:
-        raise FileNotFoundError(f"{run_dir} has no finished stage {model!r}, and it is no folder; run that stage first")
+        raise RecipeError(f"{run_dir} has no finished stage {model!r}, and it is no folder; run that stage first")
     return str(Path(run_dir) / model)
 
 

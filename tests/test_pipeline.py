@@ -11,6 +11,7 @@ from pathlib import Path
 from conftest import COMMAND, ENVIRONMENT, nanohf_run
 from safetensors.torch import load_file
 
+
 def kill_when(cwd: Path, appears: str, *options: str) -> None:
     """Starts the run and ends all its processes with SIGKILL as soon as a path is there."""
     process = subprocess.Popen(
@@ -34,7 +35,7 @@ def test_it_leaves_every_stage_and_a_report(finished):
     }  # fmt: skip
     report = (run / "report.md").read_text()
     assert report in output
-    for words in ("| stage | minutes |", "| grpo |", "pass@1", "<|assistant_start|>", "nanohf chat runs/demo"):
+    for words in ("| stage | minutes |", "| grpo |", "pass@1", "assistant: ", "nanohf chat runs/demo"):
         assert words in report
     assert not list(run.glob(".*.partial"))
     assert not any((run / "checkpoints").iterdir())
@@ -81,7 +82,9 @@ for stage in ("pretrain", "midtrain", "sft", "grpo"):
 print("loaded")
 """
     environment = {k: v for k, v in ENVIRONMENT.items() if k != "PYTHONPATH"}
-    result = subprocess.run([sys.executable, "-c", code], cwd=finished[0], env=environment, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=finished[0], env=environment, capture_output=True, text=True
+    )
     assert result.stdout.strip() == "loaded", result.stderr
 
 

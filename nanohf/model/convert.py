@@ -7,7 +7,6 @@ The two are one architecture with the same weight names, so weights are carried 
 result is written beside the target, loaded from there, compared with the source, and renamed only if it agrees.
 """
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -160,24 +159,12 @@ def _require_same_tokens(source: Path, written: Path) -> None:
         raise ValueError(f"the tokenizer of {source} gives other ids for a probe text when loaded from the result.")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="a model folder")
-    parser.add_argument("target", help="the folder to write; it must not exist")
-    parser.add_argument("--to", required=True, choices=("nanochat", "nanohf"), help="what the result shall be")
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="nanohf convert", description=__doc__.partition("\n")[0])
-    add_arguments(parser)
-    args = parser.parse_args(argv)
+def convert(source_dir: str, target_dir: str, to: str) -> int:
+    """`nanohf convert SOURCE TARGET --to nanochat|nanohf`; the exit status."""
     try:
-        (to_nanochat if args.to == "nanochat" else from_nanochat)(args.source, args.target)
+        (to_nanochat if to == "nanochat" else from_nanochat)(source_dir, target_dir)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{args.target}: weights bit-exact, logits within {TOLERANCE:.0e} of {args.source}")
+    print(f"{target_dir}: weights bit-exact, logits within {TOLERANCE:.0e} of {source_dir}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -22,6 +22,7 @@ from nanohf.evals.harness import run_tasks
 from nanohf.evals.pass_at_k import score, shown
 from nanohf.hub.push import update_card
 from nanohf.rollout.engine import Engine
+from nanohf.tokenizer.render import readable
 from nanohf.tokenizer.train import encode_documents, token_bytes
 from nanohf.train.progress import say
 
@@ -92,7 +93,7 @@ def conversation(engine: Engine, test) -> str:
         text = engine.tokenizer.decode(ids + completion.ids)
         if completion.calls:
             break
-    return text
+    return readable(text)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,11 @@ def main(argv: list[str]) -> None:
 
     stream = text_stream(config.dataset, "train", config.dataset_config, config.text_column)
     texts = (row["text"] for row in stream if row["text"])
-    tokenizer = train_tokenizer(counted := Counted(capped(texts, config.max_chars, config.doc_cap)), config.vocab_size)
+    counted = Counted(capped(texts, config.max_chars, config.doc_cap))
+    try:
+        tokenizer = train_tokenizer(counted, config.vocab_size)
+    except ValueError as error:
+        raise recipe.RecipeError(str(error)) from error
     say(f"tokenizer: {config.vocab_size:,} tokens from {counted.chars:,} characters in {counted.texts:,} documents")
 
     validation = text_stream(config.dataset, "validation", config.dataset_config, config.text_column)

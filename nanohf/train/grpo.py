@@ -15,7 +15,8 @@ from .progress import say
 def rollout_func(engine, args) -> Callable:
     """For GRPOTrainer: our engine. Each distinct prompt is read once for its whole group of samples.
 
-    `env_mask`, 0 where the engine forced the token, keeps the calculator's output out of the loss. Seeds follow the step, so that a resumed run draws what an uninterrupted one would have drawn.
+    `env_mask`, 0 where the engine forced the token, keeps the calculator's output out of the loss. Seeds
+    follow the step, so that a resumed run draws what an uninterrupted one would have drawn.
     """
     drawn = {"step": -1, "count": 0}
 

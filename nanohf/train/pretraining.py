@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from nanohf.data.loader import PackedLoader
 from nanohf.optim.schedule import lr_factor, muon_momentum
+from nanohf.recipe import RecipeError
 from nanohf.runs import write_json
 
 from .progress import Speedometer, say
@@ -36,13 +37,13 @@ def derive_horizon(config, parameters: int, num_processes: int) -> Horizon:
     """Steps and accumulation from the recipe, printed with their inputs.
 
     Raises:
-        ValueError: batch_tokens is no multiple of what the processes read in one pass.
+        RecipeError: batch_tokens is no multiple of what the processes read in one pass.
     """
     rows = config.per_device_train_batch_size
     one_pass = rows * config.max_length * num_processes
     if config.batch_tokens % one_pass:
         fits = max(1, round(config.batch_tokens / one_pass)) * one_pass
-        raise ValueError(
+        raise RecipeError(
             f"batch_tokens={config.batch_tokens:,} is not a multiple of {rows} rows x {config.max_length} tokens x "
             f"{num_processes} process(es) = {one_pass:,}. Try {fits:,}."
         )
@@ -163,11 +164,11 @@ def load_checkpoint(accelerator, loader, checkpoint: Path) -> dict:
     """Restores model, optimizer, random states and the loader of this process. Returns the progress.
 
     Raises:
-        ValueError: the checkpoint was written by another number of processes.
+        RecipeError: the checkpoint was written by another number of processes.
     """
     state = json.loads((checkpoint / "progress.json").read_text())
     if (before := state.pop("num_processes")) != accelerator.num_processes:
-        raise ValueError(
+        raise RecipeError(
             f"{checkpoint} was written by {before} process(es), now there are {accelerator.num_processes}. "
             "Resume with as many, or delete it."
         )

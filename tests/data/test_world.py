@@ -8,12 +8,15 @@ from collections import Counter
 
 import pytest
 
-from nanohf.data import world, world_text
+from nanohf.data import world
 from nanohf.data.world import KINDS, rows
+from nanohf.data.world.grammar import Cast
+from nanohf.data.world.lexicon import MEMBERS, TEST_PEOPLE, TRAIN_PEOPLE
 
-NOUNS = [noun for kind in ("thing", "box", "friend") for noun in world_text.MEMBERS[kind]]
-NAMES = {split: [person.name for person in people]
-         for split, people in (("train", world_text.TRAIN_PEOPLE), ("test", world_text.TEST_PEOPLE))}
+NOUNS = [noun for kind in ("thing", "box", "friend") for noun in MEMBERS[kind]]
+NAMES = {
+    split: [person.name for person in people] for split, people in (("train", TRAIN_PEOPLE), ("test", TEST_PEOPLE))
+}
 STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = <<(\d+)([-+*/])(\d+)=(\d+)>>(\d+)")
 ANSWER = re.compile(rf"([A-Z][A-Za-z ]*{STEP.pattern} [A-Za-z ]+\.\n){{1,3}}#### \d+")
 
@@ -58,14 +61,17 @@ def documents() -> dict[str, list[str]]:
 # ---------------------------------------------------------------- any kind
 
 
-@pytest.mark.parametrize(("kind", "split", "digest"), [
-    ("documents", "train", "c5bc03590f97021e"),
-    ("documents", "test", "c108f8ccb062f0e4"),
-    ("conversations", "train", "195fb244d3faa974"),
-    ("conversations", "test", "a5691bca6aac9cbd"),
-    ("problems", "train", "b75ebb6a5a60607e"),
-    ("problems", "test", "b633677ff9853757"),
-])
+@pytest.mark.parametrize(
+    ("kind", "split", "digest"),
+    [
+        ("documents", "train", "c5bc03590f97021e"),
+        ("documents", "test", "c108f8ccb062f0e4"),
+        ("conversations", "train", "195fb244d3faa974"),
+        ("conversations", "test", "a5691bca6aac9cbd"),
+        ("problems", "train", "b75ebb6a5a60607e"),
+        ("problems", "test", "b633677ff9853757"),
+    ],
+)
 def test_rows_are_the_same_everywhere(kind, split, digest):
     text = "\n".join(json.dumps(row, sort_keys=True) for row in rows(kind, split, 200))
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == digest
@@ -79,12 +85,15 @@ def test_a_smaller_size_is_a_prefix_and_a_seed_is_another_world(kind):
     assert list(rows(kind, "train", 50)) != list(rows(kind, "test", 50))
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("poems", "train", 5), "kind='poems'.*documents, conversations, problems"),
-    (("problems", "validation", 5), "split='validation'.*train, test"),
-    (("problems", "train", 0), "size=0.*at least 1"),
-    (("problems", "train", 2.5), r"size=2\.5.*integer"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("poems", "train", 5), "kind='poems'.*documents, conversations, problems"),
+        (("problems", "validation", 5), "split='validation'.*train, test"),
+        (("problems", "train", 0), "size=0.*at least 1"),
+        (("problems", "train", 2.5), r"size=2\.5.*integer"),
+    ],
+)
 def test_a_wrong_argument_is_refused_at_once(arguments, message):
     with pytest.raises(ValueError, match=message):
         rows(*arguments)
@@ -129,7 +138,7 @@ def test_no_test_problem_occurs_in_training(train, test):
 
 def test_documents_count_with_the_numbers_of_their_split():
     def combinations(split):
-        cast = world_text.Cast(world.random.Random("documents"), world.EVERYBODY)
+        cast = Cast(world.random.Random("documents"), world.EVERYBODY)
         told = (world.passage(cast.rng, split, cast) for _ in range(5_000))
         asked = (text.split("?")[0] for text in told if "?" in text)  # the question, before any result
         return {tuple(sorted(numbers(question))) for question in asked}
@@ -165,7 +174,10 @@ def test_shares_of_steps_and_templates(split, request):
     problems = request.getfixturevalue(split)[:10_000]
     steps = Counter(len(STEP.findall(row["answer"])) for row in problems)
     assert {n: round(count / len(problems), 2) for n, count in steps.items()} == {
-        1: pytest.approx(0.40, abs=0.02), 2: pytest.approx(0.35, abs=0.02), 3: pytest.approx(0.25, abs=0.02)}
+        1: pytest.approx(0.40, abs=0.02),
+        2: pytest.approx(0.35, abs=0.02),
+        3: pytest.approx(0.25, abs=0.02),
+    }
     templates = Counter(skeleton(row["answer"]) for row in problems)
     assert templates.most_common(1)[0][1] < 0.08 * len(problems)
     signs = Counter(sign for row in problems for _, sign, *_ in STEP.findall(row["answer"]))
@@ -224,8 +236,13 @@ def test_documents_and_conversations_agree_on_the_facts(documents):
     said = [text for texts in documents.values() for text in texts]
     for row in rows("conversations", "train", 10_000):
         said += [message["content"] for message in row["messages"]]
-    for fact in (r"capital of (\w+) is (\w+)", r"opposite of (\w+) is (\w+)", r"An? (\w+) says (\w+)",
-                 r"([A-Z]\w+) lives in ([A-Z]\w+)", r"[Aa]fter (\w+day) (?:is|comes) (\w+)"):
+    for fact in (
+        r"capital of (\w+) is (\w+)",
+        r"opposite of (\w+) is (\w+)",
+        r"An? (\w+) says (\w+)",
+        r"([A-Z]\w+) lives in ([A-Z]\w+)",
+        r"[Aa]fter (\w+day) (?:is|comes) (\w+)",
+    ):
         stated = {pair for text in said for pair in re.findall(fact, text)}
         assert len(stated) >= 4
         assert len(dict(stated)) == len(stated), sorted(stated)

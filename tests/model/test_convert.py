@@ -14,8 +14,9 @@ from transformers import (
     NanoChatForCausalLM,
 )
 
+from nanohf.cli import main
 from nanohf.model import NanoHFForCausalLM
-from nanohf.model.convert import from_nanochat, main, to_nanochat
+from nanohf.model.convert import from_nanochat, to_nanochat
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def test_refuses_when_logits_disagree_and_leaves_nothing(tmp_path):
 
 
 def test_command(folder, tmp_path, capsys):
-    assert main([str(folder), str(tmp_path / "there"), "--to", "nanochat"]) == 0
+    assert main(["convert", str(folder), str(tmp_path / "there"), "--to", "nanochat"]) == 0
     assert "bit-exact" in capsys.readouterr().out
-    assert main([str(folder), str(tmp_path / "there"), "--to", "nanochat"]) == 2
+    assert main(["convert", str(folder), str(tmp_path / "there"), "--to", "nanochat"]) == 2
     assert "exists" in capsys.readouterr().err

@@ -1,278 +1,47 @@
-"""The words of the toy world and the grammar of its documents; `world.py` turns them into rows.
-
-Every text of the toy world is a pattern, in a notation of three marks:
-
-    (red|blue)   one of the alternatives; they nest, and one may be empty
-    <weather>    one of the alternatives of RULES["weather"]
-    {thing}      a member of the text's cast, drawn once and then kept: `{thing.one}` is the same thing in the
-                 singular, `{thing2}` another thing. `{A}`, `{B}`, `{C}` are people: `{A.he}`, `{A.town}`, ...
-
-Facts (who lives where, what a cow says, which town is the capital) are the attributes of these members, so
-documents and conversations cannot contradict each other.
-"""
+"""Documents: the genres with their sentences, and how one document is made of them."""
 
 import random
 import re
-from types import SimpleNamespace
 from typing import NamedTuple
 
-
-class Member(SimpleNamespace):
-    """A person, a place or a thing; its other columns are attributes."""
-
-    def __str__(self) -> str:
-        return self.name
+from .grammar import Cast, patterns, tell
+from .lexicon import EVERYBODY
+from .problems import ONE_STEP, TWO_STEP
 
 
-def nouns(words: str) -> list[Member]:
-    """`apple berry:berries` as members that print in the plural and have the singular as `.one`."""
-    pairs = (word.partition(":") for word in words.split())
-    return [Member(name=many or f"{one}s", one=one) for one, _, many in pairs]
+def document(rng: random.Random, split: str) -> dict:
+    """An opening, as much of the genre's body as fits, an ending; every third document counts things."""
+    counts = rng.random() < 1 / 3
+    genre = rng.choice(COUNTING if counts else rng.choice(GENRES))
+    cast = Cast(rng, EVERYBODY)
+    opening, ending = tell(rng.choice(genre.opening), cast), rng.choice(genre.ending)
+    words_left = rng.randint(70, 170) - len(opening.split())
+    sentences = {}  # by their place in the genre
+    for place in rng.sample(range(len(genre.body)), len(genre.body)):
+        if words_left > 0 or genre.whole:
+            sentences[place] = tell(genre.body[place], cast)
+            if counts:
+                sentences[place] += " " + passage(rng, split, cast)
+            words_left -= len(sentences[place].split())
+    order = sentences if genre.shuffled else sorted(sentences)
+    return {"text": " ".join([opening, *(sentences[place] for place in order), tell(ending, cast)])}
 
 
-def table(columns: str, text: str) -> list[Member]:
-    """One member a line, or several with `;` between them."""
-    rows = (re.split(", *", row) for row in re.split("; *|\n", text.strip()))
-    return [Member(**dict(zip(columns.split(), row, strict=True))) for row in rows]
+def passage(rng: random.Random, split: str, cast: Cast) -> str:
+    """A problem of the split's numbers told as prose, with its result, about the people of a document."""
+    template = rng.choice(rng.choice((ONE_STEP, ONE_STEP, TWO_STEP)))
+    cast = Cast(rng, cast.people, A=cast["A"], B=cast["B"], **template.draw(rng, split))
+    question = tell(rng.choice(template.questions), cast)
+    form = rng.choice(("{result}", "{result}", "{x} {sign} {y} = {result}"))
+    story, _, ask = question.rpartition(". ")
+    if story and not re.search(r"\d", ask) and rng.random() < 0.6:
+        told = story + template.solution(cast, form, rng.choice((". ", ". So ", ". That means ")))
+    else:
+        told = f"{question} {template.solution(cast, form)}"
+    return told.replace("\n", " ")
 
 
-LANDS = table(
-    "name capital river flag",
-    """
-Norland, Highford, Ash, blue
-Westria, Stonebridge, Wren, red
-Sundale, Goldport, Amber, yellow
-Easterlee, Whitecliff, Fern, green""",
-)
-
-TOWNS = table(
-    "name land sight known",
-    """
-Highford, Norland, an old castle, its blue glass
-Millbrook, Norland, a water mill, its good bread
-Stonebridge, Westria, a long stone bridge, its clocks
-Greenfield, Westria, a round green park, its sweet honey
-Goldport, Sundale, a harbour with a lighthouse, its fresh fish
-Appleton, Sundale, a garden full of fruit trees, its red apples
-Whitecliff, Easterlee, a tall white tower, its warm wool
-Foxwood, Easterlee, a deep forest, its wooden toys""",
-)
-
-ANIMALS = table(
-    "name one says home eats colour",
-    """
-cows, cow, moo, barn, grass, brown
-sheep, sheep, baa, field, grass, white
-dogs, dog, woof, yard, meat, black
-cats, cat, meow, house, fish, grey
-ducks, duck, quack, pond, bread, yellow
-horses, horse, neigh, stable, hay, brown
-pigs, pig, oink, pen, potatoes, pink
-hens, hen, cluck, coop, corn, red
-owls, owl, hoot, tree, mice, brown
-frogs, frog, croak, pond, flies, green
-bees, bee, buzz, hive, honey, yellow
-mice, mouse, squeak, hole, cheese, grey
-lions, lion, roar, cave, meat, golden
-crows, crow, caw, tree, seeds, black
-goats, goat, bleat, shed, leaves, white
-bears, bear, growl, forest, berries, brown""",
-)
-
-JOBS = table(
-    "name one makes tool place",
-    """
-bakers, baker, bread, oven, bakery
-farmers, farmer, corn, plough, field
-potters, potter, bowls, wheel, workshop
-weavers, weaver, cloth, loom, workshop
-smiths, smith, nails, hammer, forge
-gardeners, gardener, soup from fresh vegetables, spade, garden
-carpenters, carpenter, chairs, saw, workshop
-fishers, fisher, nets, boat, harbour
-shepherds, shepherd, cheese, whistle, valley
-tailors, tailor, coats, needle, shop
-teachers, teacher, good lessons, chalk, school""",
-)
-
-COLOURED = table(
-    "name hue",
-    """
-grass, green; the sky, blue; snow, white; coal, black; the sun, yellow; blood, red; chocolate, brown
-a lemon, yellow; a carrot, orange; a cloud, white; a leaf, green; the sea, blue""",
-)
-
-OPPOSITES = table(
-    "name of",
-    """
-hot, cold; big, small; fast, slow; old, young; day, night; up, down; open, closed; wet, dry; happy, sad
-long, short; light, dark; full, empty; early, late; strong, weak; loud, quiet; near, far""",
-)
-
-DAYS = table(
-    "name next before",
-    """
-Monday, Tuesday, Sunday; Tuesday, Wednesday, Monday; Wednesday, Thursday, Tuesday
-Thursday, Friday, Wednesday; Friday, Saturday, Thursday; Saturday, Sunday, Friday
-Sunday, Monday, Saturday""",
-)
-
-FOODS = nouns(
-    "apple pear plum lemon orange egg nut berry:berries carrot potato:potatoes onion cookie cake "
-    "bean peach:peaches tomato:tomatoes cherry:cherries pie melon mushroom"
-)
-GOODS = nouns(
-    "shell stone button bead card pencil book cup candle bell marble flower sticker stamp balloon "
-    "kite hat spoon brush:brushes ribbon feather toy ball"
-)
-
-
-def people(start: int, names: str) -> list[Member]:
-    """She, he, she, he, ...; where they live and what they do follows from their number, from `start` on."""
-    pronouns = [{"he": "she", "him": "her", "his": "her"}, {"he": "he", "him": "him", "his": "his"}]
-    return [
-        Member(
-            name=name,
-            **pronouns[i % 2],
-            town=TOWNS[i * 3 % 8],
-            job=JOBS[i % 11],
-            pet=ANIMALS[i * 5 % 16],
-            colour=LANDS[i // 3 % 4].flag,
-        )
-        for i, name in enumerate(names.split(), start)
-    ]
-
-
-# Train problems are about the first cast, test problems about the second, documents about both.
-TRAIN_PEOPLE = people(
-    0,
-    "Mia Tom Anna Ben Lily Sam Rosa Max Ella Leo Nora Jack Ida Finn Clara Hugo Emma Paul Vera Otto Ruth Nick Zoe Karl",
-)
-TEST_PEOPLE = people(24, "Lena Oscar Tina Adam Maya Eric Sofia Ivan Julia Ralph Alma Dan")
-
-MEMBERS = {
-    "land": LANDS,
-    "town": TOWNS,
-    "animal": ANIMALS,
-    "job": JOBS,
-    "coloured": COLOURED,
-    "opposite": OPPOSITES,
-    "day": DAYS,
-    "food": FOODS,
-    "thing": FOODS + GOODS,
-    "good": GOODS,
-    "box": nouns("box:boxes bag basket crate tray sack"),
-    "friend": nouns("friend child:children neighbour cousin"),
-    "colour": ["red", "blue", "green", "yellow", "white", "black", "brown", "grey"],
-    "season": ["spring", "summer", "autumn", "winter"],
-    "word": [
-        Member(name=word, spelled="-".join(word))
-        for word in [m.one for m in (*ANIMALS, *FOODS, *GOODS)] + [o.name for o in OPPOSITES]
-    ],
-    "saying": [
-        "The moon is bright tonight.",
-        "Seven bees sing in the tree.",
-        "I like warm bread.",
-        "Rain makes the garden grow.",
-        "A good friend is never far.",
-        "The little boat goes home.",
-        "One step at a time.",
-        "Every day is a new day.",
-        "The cat sleeps on the mat.",
-    ],
-}
-
-
-class Cast(dict):
-    """Who and what one text is about; what it names for the first time is drawn from people or MEMBERS."""
-
-    def __init__(self, rng: random.Random, people: list[Member], **known):
-        super().__init__(known)
-        self.rng, self.people = rng, people
-
-    def __missing__(self, key: str):
-        pool = self.people if key in "ABC" else MEMBERS[key.rstrip("23")]
-        value = self.rng.choice(pool)
-        while any(value is other for other in self.values()):
-            value = self.rng.choice(pool)
-        self[key] = value
-        return value
-
-
-_CHOICE, _RULE, _SPACES = re.compile(r"\(([^()]*)\)"), re.compile(r"<(\w+)>"), re.compile("  +")
-_ARTICLE, _START = re.compile(r"\b([Aa]) (?=[aeiou])"), re.compile(r'(?:^|[.!?] |\n)"?[a-z]')
-
-
-def tell(pattern: str, cast: Cast) -> str:
-    """One text of a pattern; `a` becomes `an` where it must, and sentences start with a capital."""
-    choice = cast.rng.choice
-    while "(" in pattern or "<" in pattern:
-        pattern = _CHOICE.sub(lambda m: choice(m[1].split("|")), pattern)
-        pattern = _RULE.sub(lambda m: f"({RULES[m[1]]})", pattern)
-    text = _SPACES.sub(" ", pattern.format_map(cast)).strip()
-    return _START.sub(lambda m: m[0].upper(), _ARTICLE.sub(r"\1n ", text))
-
-
-def patterns(text: str) -> list[str]:
-    """One pattern a line; an indented line goes on with the one before."""
-    return re.sub(r"\n +", " ", text.strip()).split("\n")
-
-
-RULES = dict(
-    line.split(": ", 1)
-    for line in patterns("""
-once: one day|one {season} morning|on {day}|last {season}|early one evening|a long time ago|<time>
-time: in the morning|at noon|after lunch|in the evening|at night|before dinner|after school|in the afternoon
-then: then|after that|soon|a little later|next|a moment later
-mood: happy|sad|tired|proud|glad|angry|afraid|hungry|curious|surprised|calm
-content: happy|tired|proud|glad|calm
-big: big|small|little|huge|tiny|old|new|pretty|strange|heavy|round|strong
-nice: nice|lovely|quiet|busy|bright|beautiful|clean|warm|famous|peaceful
-manner: slowly|quickly|carefully|quietly|happily|with a smile|without a sound
-went: went|walked|ran|hurried|rode|travelled|came
-place: the forest|the river|the market|the old mill|the hill|the lake|the garden|the bridge|the school|the
-    barn|the beach|the field|the kitchen|the library|the farm
-spot: under the bed|behind the door|on the roof|in a tree|beside the road|near the well|under a big stone|in
-    the grass|on the table|inside an old box|at the top of the hill|between two rocks
-weather: it rained|the sun was shining|it was cold and windy|snow was falling|there was fog|it was a warm
-    day|the sky was grey|a storm was coming|the wind was soft|it was hot
-said: said|answered|whispered|replied|laughed|called
-look: looked|searched|hunted
-felt: {A.he} felt (very|so|a little|) <mood>|{A} was (very|so|quite|) <mood>|it made {A.him} (very|so|) <mood>
-meal: bread and cheese|hot soup|{food} and milk|fish with potatoes|rice and beans|a warm pie|eggs and
-    bread|honey cake
-hobby: (read|sing|dance|swim|paint|cook|fish|draw)|play (music|chess|games)|tell stories|ride a horse|work in
-    the garden|collect {good}|climb trees|count the stars
-lesson: it is good to share|friends help each other|small hands can do big things|one should never give up|the
-    best things take time|kind words cost nothing|everybody can learn|it is wise to ask for help
-clothes: a {colour} (hat|coat|scarf|shirt|dress|cap)
-tip: ||||||||, but take your time|, and be careful|. This is the hardest part|. Ask a friend to help you|. Do
-    not hurry|. If it goes wrong, start again|. It needs strong hands|. This part is fun|, but not too long|.
-    Children love to watch this|. An old {job.one} showed me this
-gets: buys|finds|gets|picks
-loses: gives away|loses|sells
-lost: gave away|lost|sold
-lose: give away|lose|sell
-makes: collects|makes|cleans|sells
-ask_left: How many {thing} (does {A} have|are) left?
-ask_now: How many {thing} does {A} have now?
-ask_b: How many {thing} does {B} have?
-ask_both: How many {thing} do (they|{A} and {B}) have together?
-ask_first: How many {thing} did {A} have at first?
-ask_each: How many {thing} does each {friend.one} get?
-ask_fill: How many {box} does {A} fill?
-ask_coins: How many coins does {A} have left?
-ask_pay: How many coins does {A} pay?
-ask_total: How many {thing} are there in total?
-material: wood|clay|stone|glass|wool|paper|iron|leather|straw
-self: I am nanohf, a small language model (trained|that was trained) from scratch.|My name is nanohf. I am a
-    small model, trained from scratch.|I am a small language model called nanohf. I was trained from scratch.
-about_animal: {animal} eat {animal.eats} and say {animal.says}.|The {animal.one} sleeps in its
-    {animal.home}.|I saw <number> {animal} near <place>.|A <big> {animal.one} (sat|waited) <spot>.
-about_thing: There is a {colour} {thing.one} <spot>.|{A} has a <big> {thing.one}.|I found a <big> {thing.one}
-    <spot>.|The {thing.one} is <spot>.""")
-)
-RULES |= {"number": "|".join(map(str, range(3, 60))), "newline": "\n"}
+# ---------------------------------------------------------------- the genres
 
 
 class Genre(NamedTuple):
