@@ -39,7 +39,7 @@ def settings(tmp_path, **changes) -> GRPOConfig:
 
 
 def test_one_step_is_nanochats_policy_gradient(model, tokenizer, tmp_path):
-    """The step against ten lines: -sum(logp * (reward - group mean)) / (number of chosen tokens), forced ones left out."""
+    """Against ten lines: -sum(logp * (reward - group mean)) / number of chosen tokens; forced tokens are left out."""
     torch.manual_seed(1)
     end = tokenizer.eos_token_id
     completions = [[*torch.randint(20, 500, (n,)).tolist(), end] for n in (3, 7, 5, 9, 2, 6, 8, 4)]

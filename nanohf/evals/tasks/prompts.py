@@ -1,6 +1,6 @@
 """What the task files need of Python: our prompts (the ones SFT trains on) and the toy world as datasets."""
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 
 from nanohf.data.chat import from_arc, from_mmlu
 from nanohf.data.gsm8k import final_answer
@@ -38,15 +38,17 @@ def toy_documents(**_) -> DatasetDict:
 
 
 def toy_choices(**_) -> DatasetDict:
-    """Which sentence solves the problem? The right one, and two with another problem's number."""
-    rows = examples("builtin", "test", "problems", TOY_ROWS)
-    answers = [final_answer(row["answer"]) for row in rows]
+    """Which operation comes first? The right first step of the answer, and the same with two other operators."""
     table = []
-    for i, row in enumerate(rows):
-        others = [a for a in dict.fromkeys(answers[i + 1 :] + answers[:i]) if a != answers[i]][:2]
-        gold = i % 3
-        choices = [*others[:gold], answers[i], *others[gold:]]
-        table.append({"question": row["question"], "choices": [f"#### {c}" for c in choices], "gold": gold})
-    from datasets import Dataset
-
+    for i, row in enumerate(examples("builtin", "test", "problems", TOY_ROWS)):
+        line, _, rest = row["answer"].partition("<<")  # "Otto has 53 - 10 = " and "53-10=43>>43 more ..."
+        expression = rest.partition("=")[0]
+        right = next(op for op in "+-*/" if op in expression)
+        others = [op for op in "+-*/" if op != right]
+        operators = [*others[: i % 3], right, *others[i % 3 : 2]]
+        steps = [
+            f"{line.replace(f' {right} ', f' {op} ')}<|python_start|>{expression.replace(right, op)}<|python_end|>"
+            for op in operators
+        ]
+        table.append({"question": row["question"], "choices": steps, "gold": i % 3})
     return DatasetDict(test=Dataset.from_list(table))
