@@ -13,10 +13,12 @@ def chat(model: str, prompt: str | None, temperature: float, max_new_tokens: int
     source = last_stage(model)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
     from nanohf.data.problems import prompt_ids
     from nanohf.rollout.engine import Engine
 
+    disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=True).to(device)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=True)

@@ -27,9 +27,10 @@ def run(
     Raises:
         RecipeError: anything wrong with the recipes or the arguments, all of it at once, before any stage starts.
     """
-    run_dir = Path("runs") / (name or Path(recipe_dir).name)
+    recipes = recipe_folder(recipe_dir)
+    run_dir = Path("runs") / (name or recipes.name)
     stages = chosen(first, last)
-    arguments = {stage: stage_arguments(recipe_dir, run_dir, stage, overrides, push) for stage in stages}
+    arguments = {stage: stage_arguments(recipes, run_dir, stage, overrides, push) for stage in stages}
     check(arguments)
     config = launch_config(accelerate_config)
 
@@ -47,6 +48,16 @@ def run(
     return 0
 
 
+def recipe_folder(path: str) -> Path:
+    """A folder of recipes, or one of ours by name: recipes/demo works from anywhere."""
+    ours = recipe.shipped("recipes")
+    for folder in (Path(path), ours / Path(path).name):
+        if folder.is_dir():
+            return folder.resolve()
+    names = ", ".join(sorted(p.name for p in ours.iterdir() if p.is_dir()))
+    raise RecipeError(f"no recipe folder {path}; ours are {names}")
+
+
 def chosen(first: str | None, last: str | None) -> list[str]:
     """The stages from `first` until `last`, both included."""
     for stage in filter(None, (first, last)):
@@ -58,9 +69,9 @@ def chosen(first: str | None, last: str | None) -> list[str]:
     return list(STAGES[begin:end])
 
 
-def stage_arguments(recipe_dir: str, run_dir: Path, stage: str, overrides: list[str], push: str | None) -> list[str]:
+def stage_arguments(recipes: Path, run_dir: Path, stage: str, overrides: list[str], push: str | None) -> list[str]:
     """The command line of one stage."""
-    arguments = ["--config", str(Path(recipe_dir) / f"{stage}.yaml"), "--run_dir", str(run_dir)]
+    arguments = ["--config", str(recipes / f"{stage}.yaml"), "--run_dir", str(run_dir)]
     for override in overrides:
         target, equals, value = override.partition("=")
         owner, dot, key = target.partition(".")

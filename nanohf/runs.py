@@ -40,27 +40,37 @@ def finish(run_dir: str | Path, stage: str, record: dict, write: Callable[[Path]
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write(partial)
-    record = {"stage": stage, "finished": datetime.now(UTC).isoformat(timespec="seconds"), **record}
-    record["host"] = socket.gethostname()
-    record["versions"] = {name: version(name) for name in PACKAGES}
-    write_json(partial / "stage.json", record)
-    if final.exists():
-        set_aside(run_dir, stage)
+    record = stamped(stage, record)
+    write_json(partial / "stage.json", record | {"versions": {name: version(name) for name in PACKAGES}})
+    _move_aside(final)
     partial.rename(final)
-    with (Path(run_dir) / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
-        ledger.write(json.dumps({k: v for k, v in record.items() if k not in ("recipe", "versions")}) + "\n")
+    add_to_ledger(run_dir, record)
     shutil.rmtree(checkpoints(run_dir, stage), ignore_errors=True)
     return final
+
+
+def stamped(stage: str, record: dict) -> dict:
+    """The record with when and where it was made."""
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"stage": stage, "finished": finished, **record, "host": socket.gethostname()}
+
+
+def add_to_ledger(run_dir: str | Path, record: dict) -> None:
+    with (Path(run_dir) / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
+        ledger.write(json.dumps({k: v for k, v in record.items() if k != "recipe"}) + "\n")
 
 
 def set_aside(run_dir: str | Path, stage: str) -> Path | None:
     """Moves a finished stage's folder to previous/, where nothing looks for it, and drops its checkpoints."""
     shutil.rmtree(checkpoints(run_dir, stage), ignore_errors=True)
-    final = Path(run_dir) / stage
+    return _move_aside(Path(run_dir) / stage)
+
+
+def _move_aside(final: Path) -> Path | None:
     if not final.exists():
         return None
-    target = Path(run_dir) / "previous" / f"{stage}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = final.parent / "previous" / f"{final.name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    target.parent.mkdir(exist_ok=True)
     final.rename(target)
     return target
 

@@ -40,7 +40,7 @@ def test_it_leaves_every_stage_and_a_report(finished):
     assert not list(run.glob(".*.partial"))
     assert not any((run / "checkpoints").iterdir())
     stages = [json.loads(line)["stage"] for line in (run / "ledger.jsonl").read_text().splitlines()]
-    assert stages == ["tokenizer", "pretrain", "midtrain", "sft", "grpo"]
+    assert stages == ["tokenizer", "pretrain", "midtrain", "sft", "grpo", "evaluate"]
 
 
 def test_results_hold_every_stage_by_the_same_measures(finished):

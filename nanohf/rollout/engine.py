@@ -83,7 +83,7 @@ class Engine:
         A row's tokens depend on its prompt, `seed` and its place among the rows, not on its neighbours' content.
         temperature 0 is greedy. on_token(row, id, chosen) is called as tokens come, for streaming.
         """
-        training, self.model.training = self.model.training, False
+        training = self.model.training
         self.model.eval()
         try:
             return self._generate(prompts, num_samples, max_new_tokens, temperature, top_k, seed, on_token)

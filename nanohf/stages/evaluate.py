@@ -53,6 +53,8 @@ def main(argv: list[str]) -> None:
         "recipe": recipe.written(argv),
     }
     runs.write_json(Path(config.run_dir) / "results.json", results)
+    cost = {"minutes": results["minutes"], "parameters": model.num_parameters(), "device": str(model.device)}
+    runs.add_to_ledger(config.run_dir, runs.stamped("evaluate", cost))
     for stage in config.stages:
         update_card(config.run_dir, stage)
 
