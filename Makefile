@@ -1,7 +1,7 @@
 # Each target makes the environment first. PYTHON: the interpreter .venv is made with (3.11 or newer).
 PYTHON ?= python3
 
-.PHONY: demo test quality docs-check bench clean
+.PHONY: demo test quality docs-check bench clean .venv
 
 demo: .venv
 	.venv/bin/nanohf run recipes/demo
@@ -21,12 +21,15 @@ quality: .venv
 bench: .venv
 	.venv/bin/python benchmarks/model.py
 
-.venv: pyproject.toml constraints.txt
+.venv: .venv/.installed
+
+# The stamp comes last, so that an install that failed is done again.
+.venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nanohf needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet -c constraints.txt torch==2.13.0
 	.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	touch .venv
+	touch $@
 
 clean:
 	rm -rf .venv runs

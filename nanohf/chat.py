@@ -12,25 +12,29 @@ def chat(model: str, prompt: str | None, temperature: float, max_new_tokens: int
     """Answers `prompt`, or what is typed until an empty line or Ctrl-D. Tokens appear as they are chosen."""
     source = last_stage(model)
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     from nanohf.data.problems import prompt_ids
+    from nanohf.model import NanoHFForCausalLM
     from nanohf.rollout.engine import Engine
 
     disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=True).to(device)
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=True)
+    network = NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32).to(device)
+    tokenizer = AutoTokenizer.from_pretrained(source)
     engine = Engine(network, tokenizer)
     room = network.config.max_position_embeddings - max_new_tokens
+    if room < 64:
+        most = network.config.max_position_embeddings - 64
+        raise RecipeError(f"--max-new-tokens {max_new_tokens} leaves no room for a question; take at most {most}")
 
     ids: list[int] = []
     turn = 0
     while text := prompt if turn == 0 and prompt else "" if prompt else ask():
         question = prompt_ids(tokenizer, [{"role": "user", "content": text}])
         ids += question if not ids else question[1:]  # one BOS a conversation
-        ids = ids[-room:]
+        ids = ids[:1] + ids[1:][1 - room :]  # what the model can see, behind its BOS
         stream = Stream(tokenizer)
         (completion,) = engine.generate([ids], 1, max_new_tokens, temperature, seed=turn, on_token=stream)[0]
         ids += completion.ids

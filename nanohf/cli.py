@@ -11,6 +11,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _run(verbs.add_parser("run", help="all stages of a recipe folder in order; finished ones are skipped"))
+    _doctor(verbs.add_parser("doctor", help="check recipes on a few of their real rows before the hours are spent"))
     _plan(verbs.add_parser("plan", help="what a depth costs: parameters, text, steps, bytes, minutes"))
     _chat(verbs.add_parser("chat", help="talk to a model, calculator included"))
     _push(verbs.add_parser("push", help="push finished stages of a run to the Hub"))
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"error: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        print("\ninterrupted", file=sys.stderr)
         return 130
 
 
@@ -43,6 +44,19 @@ def _run(parser: argparse.ArgumentParser) -> None:
         from nanohf.pipeline import run
 
         return run(args.recipe_dir, args.name, args.set, args.push, args.first, args.last, args.accelerate_config)
+
+    parser.set_defaults(handler=handler)
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe_dir", help="a folder with one YAML a stage, such as recipes/demo")
+    parser.add_argument("--name", help="the run's name, folder runs/NAME; default: the recipe folder's name")
+    parser.add_argument("--set", action="append", default=[], metavar="STAGE.KEY=VALUE", help="override a recipe's key")
+
+    def handler(args) -> int:
+        from nanohf.doctor.examine import examine
+
+        return examine(args.recipe_dir, args.name, args.set)
 
     parser.set_defaults(handler=handler)
 
@@ -69,13 +83,15 @@ def _chat(parser: argparse.ArgumentParser) -> None:
 
 
 def _push(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="RUN_DIR [STAGE ...] --to USER/NAME")
+    parser.add_argument("run_dir", help="the run's folder, such as runs/demo")
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="default: all that are finished")
+    parser.add_argument("--to", required=True, metavar="USER/NAME", help="each stage goes to USER/NAME-STAGE")
+    parser.add_argument("--private", action="store_true", default=None, help="make new repos private")
 
     def handler(args) -> int:
-        from nanohf.stages.push import main
+        from nanohf.stages.push import push
 
-        main(args.arguments)
-        return 0
+        return push(args.run_dir, args.stages, args.to, args.private)
 
     parser.set_defaults(handler=handler)
 

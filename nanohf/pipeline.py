@@ -28,32 +28,43 @@ def run(
         RecipeError: anything wrong with the recipes or the arguments, all of it at once, before any stage starts.
     """
     recipes = recipe_folder(recipe_dir)
-    run_dir = Path("runs") / (name or recipes.name)
+    run_dir = run_folder(name or recipes.name)
     stages = chosen(first, last)
     arguments = {stage: stage_arguments(recipes, run_dir, stage, overrides, push) for stage in stages}
-    check(arguments)
-    config = launch_config(accelerate_config)
+    configs = check(arguments)
+    launcher = launch_command(accelerate_config)
 
     for stage in STAGES[STAGES.index(first) :] if first else ():
         if old := runs.set_aside(run_dir, stage):
             print(f"{stage}: done again; the old result is in {old}", flush=True)
+    failed = 0
     for number, stage in enumerate(stages, 1):
         print(f"\n[{number}/{len(stages)}] {stage}", flush=True)
         if record := runs.done(run_dir, stage):
-            skip(run_dir, stage, record, recipe.written(arguments[stage]), push)
-        elif status := launch(config, MODULES[stage], arguments[stage]):
-            print(f"{stage} ended with exit status {status}; the same command goes on from here", file=sys.stderr)
+            skip(run_dir, stage, record, recipe.written(arguments[stage]))
+            failed |= not published(run_dir, stage, record, configs[stage])
+        elif status := launch([*launcher, "-m", MODULES[stage], *arguments[stage]]):
+            go_on = "the same command without --from goes on" if first else "the same command goes on"
+            print(f"{stage} ended with exit status {status}; {go_on} from here", file=sys.stderr)
             return status
     print(f"\n{write_report(run_dir)}", flush=True)
-    return 0
+    return int(failed)
+
+
+def run_folder(name: str) -> Path:
+    if Path(name).name != name or name in (".", ".."):
+        raise RecipeError(f"--name {name!r} must be a plain name: the run's folder is runs/NAME")
+    return Path("runs") / name
 
 
 def recipe_folder(path: str) -> Path:
     """A folder of recipes, or one of ours by name: recipes/demo works from anywhere."""
     ours = recipe.shipped("recipes")
-    for folder in (Path(path), ours / Path(path).name):
-        if folder.is_dir():
-            return folder.resolve()
+    name = Path(path).name
+    if Path(path).is_dir():
+        return Path(path).resolve()
+    if Path(path) in (Path(name), Path("recipes") / name) and (ours / name).is_dir():
+        return ours / name
     names = ", ".join(sorted(p.name for p in ours.iterdir() if p.is_dir()))
     raise RecipeError(f"no recipe folder {path}; ours are {names}")
 
@@ -80,34 +91,47 @@ def stage_arguments(recipes: Path, run_dir: Path, stage: str, overrides: list[st
         recipe.require_stage(owner)
         if owner == stage:
             arguments += [f"--{key}", value]
+    if stage in ("midtrain", "sft"):
+        arguments += ["--stage", stage]
     if push and stage in PUSHED:
         arguments += ["--push_to_hub", "true", "--hub_model_id", f"{push}-{stage}"]
     return arguments
 
 
-def check(arguments: dict[str, list[str]]) -> None:
-    """Every stage's recipe and every source on this machine, before any of them is used."""
-    problems = []
+def check(arguments: dict[str, list[str]]) -> dict[str, tuple]:
+    """Every stage's config, with every source on this machine checked, before any of them is used."""
+    problems, configs = [], {}
     for stage, argv in arguments.items():
         try:
-            recipe.load(stage, argv)
+            configs[stage] = recipe.load(stage, argv)
         except RecipeError as error:
             problems += error.problems
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
+    return configs
 
 
-def launch_config(path: str | None) -> Path:
-    """The accelerate config: the given one, or the one of ours that suits the machine."""
+def untrained_model(config, tokenizer):
+    """The pretrain recipe's model with its first random weights, as the stage makes it."""
+    from nanohf.stages.pretrain import build_model
+
+    return build_model(config, tokenizer)
+
+
+def launch_command(path: str | None) -> list[str]:
+    """`accelerate launch` with the given config, or with the one of ours that suits the machine."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file"]
     if path:
         if not Path(path).is_file():
             ours = recipe.shipped("accelerate_configs")
             raise RecipeError(f"--accelerate-config {path} does not exist; ours are in {ours}")
-        return Path(path)
+        return [*launcher, path]
     import torch
 
     gpus = torch.cuda.device_count()
-    return recipe.shipped("accelerate_configs") / f"{'ddp' if gpus > 1 else 'single_gpu' if gpus else 'cpu'}.yaml"
+    name = "ddp" if gpus > 1 else "single_gpu" if gpus else "cpu"
+    processes = ["--num_processes", str(gpus)] if gpus > 1 else []
+    return [*launcher, str(recipe.shipped("accelerate_configs") / f"{name}.yaml"), *processes]
 
 
 # glibc gives large buffers back to the system after every operation and takes them again for the next one. Keeping
@@ -119,20 +143,31 @@ KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 QUIET = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
 
 
-def launch(config: Path, module: str, arguments: list[str]) -> int:
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", str(config)]
-    cpu = {"OMP_NUM_THREADS": str(os.cpu_count()), **KEEP_MEMORY} if config.name == "cpu.yaml" else {}
+def launch(command: list[str]) -> int:
+    cpu = {"OMP_NUM_THREADS": str(os.cpu_count()), **KEEP_MEMORY} if "cpu.yaml" in command[5] else {}
     quiet = {} if sys.stderr.isatty() else QUIET
-    return subprocess.call([*launcher, "-m", module, *arguments], env=cpu | quiet | os.environ)
+    return subprocess.call(command, env=cpu | quiet | os.environ)
 
 
-def skip(run_dir: Path, stage: str, record: dict, wanted: dict, push: str | None) -> None:
-    """Says that a stage is done, warns if it was done by another recipe, and pushes it if that is asked for."""
-    print(f"done already: {run_dir / stage}", flush=True)
-    ignored = {"push_to_hub", "hub_model_id", "run_dir"}
+def skip(run_dir: Path, stage: str, record: dict, wanted: dict) -> None:
+    """Says that a stage is done, and warns if it was done by another recipe."""
+    print(f"done already: {run_dir / ('results.json' if stage == 'evaluate' else stage)}", flush=True)
     had = record.get("recipe", {})
-    changed = [k for k in sorted({*had, *wanted} - ignored) if str(had.get(k)) != str(wanted.get(k))]
+    changed = [k for k in sorted({*had, *wanted} - runs.FREE_TO_CHANGE) if str(had.get(k)) != str(wanted.get(k))]
     if changed:
         print(f"warning: it was made with another {', '.join(changed)}; to redo it: --from {stage}", flush=True)
-    if push and stage in PUSHED:
-        subprocess.check_call([sys.executable, "-m", "nanohf.stages.push", str(run_dir), stage, "--to", push])
+
+
+def published(run_dir: Path, stage: str, record: dict, configs: tuple) -> bool:
+    """Pushes a finished stage that its recipe wants pushed and that is not there yet; False: it failed, and says so."""
+    config = configs[-1]
+    if stage not in PUSHED or not config.push_to_hub or record.get("pushed_to") == config.hub_model_id is not None:
+        return True
+    from nanohf.hub.push import PushError, publish
+
+    try:
+        publish(config, stage, run_dir / stage)
+    except PushError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return False
+    return True

@@ -3,9 +3,14 @@
 import difflib
 import sys
 from dataclasses import dataclass, field, fields
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 STAGES = ("tokenizer", "pretrain", "midtrain", "sft", "grpo", "evaluate")
+
+
+NOT_MUONS = {"learning_rate", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"}
 
 
 class RecipeError(ValueError):
@@ -14,6 +19,10 @@ class RecipeError(ValueError):
     def __init__(self, problems: list[str] | str):
         self.problems = [problems] if isinstance(problems, str) else problems
         super().__init__("\n".join(self.problems))
+
+
+def too_small(config, **least: float) -> list[str]:
+    return [f"{k}={getattr(config, k)} must be at least {v}" for k, v in least.items() if getattr(config, k) < v]
 
 
 @dataclass
@@ -31,6 +40,7 @@ class Publish:
 
     push_to_hub: bool = field(default=False, metadata={"help": "push the result to the Hub"})
     hub_model_id: str | None = field(default=None, metadata={"help": "USER/NAME; default: the run's and stage's name"})
+    hub_private_repo: bool | None = field(default=None, metadata={"help": "make a new repo private"})
 
 
 @dataclass
@@ -40,7 +50,9 @@ class RunFolder:
 
 @dataclass
 class TokenizerConfig(Publish, TextSource, RunFolder):
-    vocab_size: int = field(default=65536, metadata={"help": "at least 265; a multiple of 64 keeps the head fast"})
+    vocab_size: int = field(
+        default=65536, metadata={"help": "a multiple of 64, at least 320: 256 bytes and 9 special tokens"}
+    )
     max_chars: int = field(default=2_000_000_000, metadata={"help": "characters of text to train on"})
     doc_cap: int = field(default=10_000, metadata={"help": "characters of a document that count"})
 
@@ -84,20 +96,18 @@ class PretrainConfig(Publish, TextSource, RunFolder):
     seed: int = field(default=42, metadata={"help": "of the initial weights"})
 
     def __post_init__(self):
-        problems = [
-            f"{name}={getattr(self, name)} must be at least {least}"
-            for name, least in (
-                ("depth", 1), ("max_length", 2), ("per_device_train_batch_size", 1), ("batch_tokens", 1),
-                ("eval_steps", 1), ("eval_tokens", 1), ("save_steps", 1), ("save_total_limit", 1), ("logging_steps", 1),
-            )
-            if getattr(self, name) < least
-        ]  # fmt: skip
+        problems = too_small(
+            self, depth=1, max_length=2, per_device_train_batch_size=1, batch_tokens=1,
+            eval_steps=1, eval_tokens=1, save_steps=1, save_total_limit=1, logging_steps=1,
+        )  # fmt: skip
         if self.max_steps != -1 and self.max_steps < 1:
             problems.append(f"max_steps={self.max_steps} must be at least 1, or -1 for the horizon")
         if not 0 <= self.warmdown_ratio <= 1:
             problems.append(f"warmdown_ratio={self.warmdown_ratio} must be between 0 and 1")
         if self.report_to not in ("none", "trackio", "tensorboard", "wandb"):
             problems.append(f"report_to={self.report_to!r} must be none, trackio, tensorboard or wandb")
+        elif self.report_to != "none" and find_spec(self.report_to) is None:
+            problems.append(f"report_to={self.report_to!r} is not installed: pip install {self.report_to}")
         if not problems and self.batch_tokens % (rows := self.per_device_train_batch_size * self.max_length):
             problems.append(
                 f"batch_tokens={self.batch_tokens:,} is not a multiple of {self.per_device_train_batch_size} rows x "
@@ -130,10 +140,27 @@ class EvaluateConfig(RunFolder):
     seed: int = field(default=42, metadata={"help": "of the samples"})
 
     def __post_init__(self):
-        if unknown := [s for s in self.stages if s not in ("pretrain", "midtrain", "sft", "grpo")]:
-            raise RecipeError(f"stages={unknown}: only pretrain, midtrain, sft and grpo can be scored")
-        if min(self.problems, self.num_generations, self.max_completion_length, self.top_k, self.batch_size) < 1:
-            raise RecipeError("problems, num_generations, max_completion_length, top_k, batch_size must be at least 1")
+        problems = []
+        if not self.stages or (unknown := set(self.stages) - {"pretrain", "midtrain", "sft", "grpo"}):
+            wrong = sorted(unknown) if self.stages else "[]"
+            problems.append(f"stages={wrong}: give one or more of pretrain, midtrain, sft and grpo")
+        ours = {path.stem for path in (Path(__file__).parent / "evals/tasks").glob("*.yaml")}
+        if unknown := [t for t in self.tasks if t.startswith("nanohf_") and t not in ours]:
+            problems.append(f"tasks={unknown}: ours are {', '.join(sorted(ours))}")
+        problems += too_small(
+            self,
+            problems=1,
+            num_generations=1,
+            max_completion_length=1,
+            top_k=1,
+            batch_size=1,
+            eval_tokens=1,
+            max_length=2,
+        )
+        if self.limit is not None:
+            problems += too_small(self, limit=1)
+        if problems:
+            raise RecipeError(problems)
 
 
 def config_classes(stage: str) -> tuple[type, ...]:
@@ -178,6 +205,13 @@ def load(stage: str, argv: list[str]) -> tuple:
     if unknown := [key for key in (*recipe, *overrides) if key not in known]:
         raise RecipeError([f"{path}: unknown key {key!r}.{_suggest(key, known)}" for key in unknown])
 
+    if wrong := [f"{path}: {w}" for w in wrong_types(recipe, classes)]:
+        raise RecipeError(wrong)
+    muon = (recipe | overrides).get("optimizer", "muon") in ("muon", ["muon"])
+    if "optimizer" in known and muon and (unheard := NOT_MUONS & {*recipe, *overrides}):
+        rates = "lr_scale, matrix_lr, embedding_lr and head_lr"
+        raise RecipeError(f"{path}: optimizer: muon does not heed {', '.join(sorted(unheard))} but {rates}")
+
     parser = Parser(classes, allow_abbrev=False)
     parser.set_defaults_with_config(**_device_defaults(known), **recipe)
     arguments = [part for key, values in overrides.items() for part in (f"--{key}", *values)]
@@ -214,21 +248,41 @@ def written(argv: list[str]) -> dict:
     return {key: value for key, value in (recipe | overrides).items() if not key.endswith("_token")}
 
 
+def wrong_types(recipe: dict, classes: tuple) -> list[str]:
+    """YAML values that the parser would take as they are: a fraction for a whole number, a word for a list."""
+    types = {f.name: str(f.type) for c in classes for f in fields(c)}
+    names = {f.name: f.type for c in classes for f in fields(c)}
+    problems = []
+    for key, value in recipe.items():
+        if names[key] is int and type(value) is not int:
+            problems.append(f"{key}={value!r} must be a whole number")
+        elif types[key].startswith("list") and not isinstance(value, list):
+            problems.append(f"{key}={value!r} must be a list, such as [{value}]")
+    return problems
+
+
 def check_sources(stage: str, configs: tuple) -> None:
     """What can be known of a stage's sources without the network: folders that are missing or hold no text.
 
     Raises:
         RecipeError
     """
-    from nanohf.data.sources import check_source
+    from nanohf.data.sources import check_examples, check_text
 
     config = configs[0]
-    sources = [(config.dataset, config.dataset_config)] if hasattr(config, "dataset") else []
-    sources += [(source.dataset, source.config) for source in getattr(config, "mixture", [])]
+    if stage in ("tokenizer", "pretrain"):
+        checks = [partial(check_text, config.dataset, config.dataset_config, config.text_column)]
+    elif stage in ("midtrain", "sft"):
+        checks = [partial(check_examples, s.dataset, s.config, s.rows) for s in config.mixture + config.eval_mixture]
+    else:
+        rows = config.dataset_rows if stage == "grpo" else config.problems
+        checks = [partial(check_examples, config.dataset, config.dataset_config or "problems", rows)]
+    if stage == "evaluate":
+        checks.append(partial(check_text, config.text_dataset, config.text_dataset_config, config.text_column))
     problems = []
-    for dataset, name in sources:
+    for check in checks:
         try:
-            check_source(dataset, name, getattr(config, "text_column", None) if stage != "evaluate" else None)
+            check()
         except ValueError as error:
             problems.append(f"{stage}: {error}")
     if problems:

@@ -17,17 +17,47 @@ from pathlib import Path
 
 from nanohf.recipe import RecipeError
 
+FREE_TO_CHANGE = {"run_dir", "push_to_hub", "hub_model_id", "hub_private_repo", "logging_steps", "report_to", "stage"}
 PACKAGES = ("nanohf", "torch", "transformers", "trl", "accelerate", "datasets", "tokenizers")
 
 
 def done(run_dir: str | Path, stage: str) -> dict | None:
-    """What stage.json says of a finished stage, else None."""
+    """What stage.json says of a finished stage, else None. evaluate: results.json, if of the stages as they are."""
+    if stage == "evaluate":
+        results = Path(run_dir) / "results.json"
+        if not results.is_file():
+            return None
+        record = json.loads(results.read_text(encoding="utf-8"))
+        scored = record["finished"]
+        return record if all((done(run_dir, s) or {}).get("finished") == when for s, when in scored.items()) else None
     record = Path(run_dir) / stage / "stage.json"
     return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
 
 
 def checkpoints(run_dir: str | Path, stage: str) -> Path:
     return Path(run_dir) / "checkpoints" / stage
+
+
+def claim(run_dir: str | Path, stage: str, recipe: dict) -> Path:
+    """The stage's checkpoint folder, for this recipe: what was begun with other settings cannot go on with these.
+
+    Raises:
+        RecipeError: the folder holds checkpoints of a recipe with other values.
+    """
+    folder = checkpoints(run_dir, stage)
+    note = folder / "recipe.json"
+    wanted = {k: str(v) for k, v in recipe.items() if k not in FREE_TO_CHANGE}
+    begun = json.loads(note.read_text(encoding="utf-8")) if note.is_file() and any(folder.glob("*-*")) else wanted
+    if begun != wanted:
+        changed = ", ".join(k for k in sorted({*begun, *wanted}) if begun.get(k) != wanted.get(k))
+        raise RecipeError(
+            f"{stage} was begun with another {changed}. Give the old value to go on, "
+            f"or start it again: --from {stage} (or delete {folder})."
+        )
+    if os.environ.get("RANK", "0") == "0":
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(note, wanted)
+    return folder
 
 
 def finish(run_dir: str | Path, stage: str, record: dict, write: Callable[[Path], None]) -> Path:
@@ -63,7 +93,7 @@ def add_to_ledger(run_dir: str | Path, record: dict) -> None:
 def set_aside(run_dir: str | Path, stage: str) -> Path | None:
     """Moves a finished stage's folder to previous/, where nothing looks for it, and drops its checkpoints."""
     shutil.rmtree(checkpoints(run_dir, stage), ignore_errors=True)
-    return _move_aside(Path(run_dir) / stage)
+    return _move_aside(Path(run_dir) / ("results.json" if stage == "evaluate" else stage))
 
 
 def _move_aside(final: Path) -> Path | None:

@@ -57,8 +57,8 @@ def test_results_hold_every_stage_by_the_same_measures(finished):
 def test_a_second_run_does_nothing_again(finished):
     cwd, _ = finished
     before = {p: p.stat().st_mtime for p in cwd.glob("runs/demo/*/model.safetensors")}
-    output = nanohf_run(cwd, "--name", "demo", "--until", "grpo")
-    assert output.count("done already") == 5
+    output = nanohf_run(cwd, "--name", "demo")
+    assert output.count("done already") == 6
     assert {p: p.stat().st_mtime for p in cwd.glob("runs/demo/*/model.safetensors")} == before
     changed = nanohf_run(cwd, "--name", "demo", "--until", "pretrain", "--set", "pretrain.max_steps=61")
     assert "another max_steps" in changed

@@ -44,6 +44,13 @@ def test_the_sizes_are_those_the_recipes_speak_of(name):
     assert parameters(pre.depth, tok.vocab_size).total == total[name]
 
 
+SFT = """
+stage: sft
+mixture: [{dataset: builtin, config: problems, rows: 5, converter: gsm8k}]
+eval_mixture: [{dataset: builtin, config: problems, rows: 7, converter: gsm8k}]
+"""
+
+
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
     """A copy of the demo recipes in an empty working directory."""
@@ -76,6 +83,15 @@ def workspace(tmp_path, monkeypatch):
         (["--set", "pretrain.depth"], ["STAGE.KEY=VALUE"]),
         (["--set", "grpo.num_generations=5"], ["num_generations", "divisible"]),
         (["--accelerate-config", "nope.yaml"], ["nope.yaml"]),
+        (["--name", "../elsewhere"], ["../elsewhere", "plain name"]),
+        (["--set", "evaluate.tasks=nanohf_gms8k"], ["nanohf_gms8k", "nanohf_gsm8k"]),
+        (["--set", "evaluate.stages=tokenizer"], ["tokenizer", "pretrain, midtrain, sft and grpo"]),
+        (["--set", "evaluate.limit=0"], ["limit=0", "at least 1"]),
+        (["--set", "evaluate.text_dataset=./nowhere"], ["./nowhere", "no folder"]),
+        (["--set", "grpo.eval_every=0"], ["eval_every=0", "at least 1"]),
+        (["--set", "grpo.dataset_config=nonsense"], ["nonsense", "problems"]),
+        (["--set", "grpo.learning_rate=0.1"], ["learning_rate", "lr_scale"]),
+        (["--set", "pretrain.report_to=wandb"], ["wandb", "not installed"]),
     ],
 )
 def test_a_mistake_ends_in_a_message_and_status_2_before_any_work(workspace, capsys, arguments, says):
@@ -95,6 +111,10 @@ def test_a_mistake_ends_in_a_message_and_status_2_before_any_work(workspace, cap
         (lambda d: (d / "sft.yaml").write_text("a: [1"), "sft.yaml is no YAML"),
         (lambda d: (d / "sft.yaml").write_text("- 1"), "must map keys to values"),
         (lambda d: (d / "sft.yaml").write_text("stage: sft"), "mixture is empty"),
+        (lambda d: (d / "sft.yaml").write_text("mixture: builtin"), "mixture='builtin' must be a list"),
+        (lambda d: (d / "pretrain.yaml").write_text("depth: 2.5"), "depth=2.5 must be a whole number"),
+        (lambda d: (d / "sft.yaml").write_text(SFT.replace("rows: 5, ", "")), "set rows"),
+        (lambda d: (d / "sft.yaml").write_text(SFT.replace("builtin, config: problems, rows: 7", "./no")), "./no"),
         (lambda d: (d / "sft.yaml").write_text("stage: sft\nmixture: [{dataset: x/y, converter: gsm9k}]"), "gsm9k"),
     ],
 )
@@ -102,6 +122,19 @@ def test_a_broken_recipe_file(workspace, capsys, change, says):
     change(workspace / "recipe")
     assert main(["run", "recipe"]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["recipez", "my/recpies/d4", "recipes/d5"])
+def test_a_recipe_folder_that_is_not_there(workspace, capsys, path):
+    assert main(["run", path]) == 2
+    assert "ours are d1, d12, d2" in capsys.readouterr().err
+
+
+def test_our_recipes_are_found_from_anywhere(workspace):
+    from nanohf.pipeline import recipe_folder
+
+    for path in ("recipes/d4", "d4"):
+        assert recipe_folder(path) == ROOT / "recipes/d4"
 
 
 def test_all_problems_are_told_at_once(workspace, capsys):

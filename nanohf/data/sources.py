@@ -5,7 +5,7 @@ from pathlib import Path
 from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
 from datasets.data_files import EmptyDatasetError
 
-from . import world
+from . import spelling, world
 
 BUILTIN = "builtin"
 BUILTIN_DOCUMENTS = 10**9  # generated as they are read, so as good as endless
@@ -60,32 +60,45 @@ def text_stream(dataset: str, split: str, config: str | None = None, column: str
 def examples(dataset: str, split: str, config: str | None = None, rows: int | None = None, seed: int = 0) -> Dataset:
     """A table of examples: load_dataset(dataset, config, split=split), its first `rows` rows if given.
 
-    For `builtin`, config is "conversations" or "problems" and rows is needed (the world has no end).
+    For `builtin`, config is "conversations", "problems", "spelling" or "letter_counting" and rows is needed (there is
+    no end to them).
     """
+    check_examples(dataset, config, rows)
     if dataset == BUILTIN:
-        if rows is None:
-            raise ValueError(f"dataset=builtin, config={config}: the toy world has no end; set rows")
-        return Dataset.from_list(list(world.rows(config, split, rows, seed)))
-    check_source(dataset, config)
+        make = spelling.rows if config in spelling.KINDS else world.rows
+        return Dataset.from_list(list(make(config, split, rows, seed)))
     table = load_dataset(dataset, config, split=split)
     return table if rows is None else table.select(range(min(rows, len(table))))
 
 
-def check_source(dataset: str, config: str | None = None, column: str | None = None) -> None:
-    """Fails early on a source on this machine that cannot work; a Hub id is left for the stage to open.
+def check_text(dataset: str, config: str | None = None, column: str = "text") -> None:
+    """Fails early on a text source on this machine that cannot work; a Hub id is left for the stage to open.
 
     Raises:
-        ValueError: a folder that does not exist or holds no data, or (if `column` is given) no text, or too little to
-            spare some for validation.
+        ValueError: a folder that does not exist or holds no data, no text, or too little to spare some for validation.
     """
     if dataset == BUILTIN or not _is_folder(dataset):
         return
-    _data_files(dataset, config)
-    if column is not None:
-        text_stream(dataset, "validation", config, column)
-        texts = (row["text"] for row in text_stream(dataset, "train", config, column).take(100))
-        if not any(text and text.strip() for text in texts):
-            raise ValueError(f"dataset={dataset!r} has no text in column {column!r} of its first 100 documents")
+    text_stream(dataset, "validation", config, column)
+    texts = (row["text"] for row in text_stream(dataset, "train", config, column).take(100))
+    if not any(text and text.strip() for text in texts):
+        raise ValueError(f"dataset={dataset!r} has no text in column {column!r} of its first 100 documents")
+
+
+def check_examples(dataset: str, config: str | None = None, rows: int | None = None) -> None:
+    """The same for a table of examples.
+
+    Raises:
+        ValueError: a folder that does not exist or holds no data; a kind that builtin has not, or no number of rows.
+    """
+    if dataset == BUILTIN:
+        kinds = (*world.KINDS, *spelling.KINDS)
+        if config not in kinds:
+            raise ValueError(f"dataset=builtin, config={config!r}: the kinds are {', '.join(kinds)}")
+        if rows is None or rows < 1:
+            raise ValueError(f"dataset=builtin, config={config}, rows={rows}: it has no end; set rows")
+    elif not dataset.endswith((".yaml", ".yml")) and _is_folder(dataset):
+        _data_files(dataset, config)
 
 
 def _is_folder(dataset: str) -> bool:

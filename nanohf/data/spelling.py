@@ -23,41 +23,42 @@ SPLITS = ("train", "test")
 NOUNS = """
 account actor afternoon airport animal answer apartment arm arrow article artist aunt autumn bandage banana banner
 barrel basement bathroom battery bedroom bicycle bird blanket boat bottle bridge brother bucket builder butcher button
-cabin camera candle captain carpet castle caterpillar ceiling chair chapter chicken chocolate cinema circle cloud coffee
-colour comet computer corner cottage cucumber cupboard curtain customer daughter desert diamond dictionary dinosaur
-doctor dollar dolphin dragon drawer driver eagle earring eggplant elbow elephant engine engineer envelope evening
-factory farmer feather festival finger firework flamingo flavour forest fountain friend garden giraffe grandmother
-grasshopper guitar hammer handle harbour helicopter hospital hotel hour house island jacket jewel journey kangaroo
-kettle key keyboard kilometre kitchen ladder lantern lemonade lesson letter lizard machine magazine market mattress
-meadow melody message millimetre minute mirror moment monkey month mosquito motor mountain muffin museum neighbour
-newspaper notebook number nurse ocean octopus office orchard package painter palace pancake parrot passenger pebble
-penguin pepper picture pillow pirate planet pocket pool postcard professor programmer pumpkin puzzle pyramid question
-rabbit raccoon rainbow raspberry rectangle restaurant river road robot rocket room saddle sandwich scooter season
-secret shadow shoulder sister skeleton soldier spider squirrel station storm strawberry street student subway
+cabin camera candle captain carpet castle caterpillar ceiling chair chapter chicken chocolate cinema circle cloud
+coffee colour comet computer corner cottage cucumber cupboard curtain customer daughter desert diamond dictionary
+dinosaur doctor dollar dolphin dragon drawer driver eagle earring eggplant elbow elephant engine engineer envelope
+evening factory farmer feather festival finger firework flamingo flavour forest fountain friend garden giraffe
+grandmother grasshopper guitar hammer handle harbour helicopter hospital hotel hour house island jacket jewel journey
+kangaroo kettle key keyboard kilometre kitchen ladder lantern lemonade lesson letter lizard machine magazine market
+mattress meadow melody message millimetre minute mirror moment monkey month mosquito motor mountain muffin museum
+neighbour newspaper notebook number nurse ocean octopus office orchard package painter palace pancake parrot passenger
+pebble penguin pepper picture pillow pirate planet pocket pool postcard professor programmer pumpkin puzzle pyramid
+question rabbit raccoon rainbow raspberry rectangle restaurant river road robot rocket room saddle sandwich scooter
+season secret shadow shoulder sister skeleton soldier spider squirrel station storm strawberry street student subway
 suitcase summer sunflower sweater swimmer symbol telephone telescope temple theatre thunderstorm ticket tiger tractor
 train traveller treasure triangle tunnel umbrella uncle village violin volcano waiter wallet waterfall weekend whisper
 window winner winter wizard woodpecker yoghurt zebra
 """
 VERBS = """
-accept add allow answer appear ask attack avoid believe borrow boil book call clean climb collect colour complain connect
-consider cook count cover defend deliver discover display doubt enjoy enter explain fail fasten fill float fold follow
-gather happen help hunt inform instruct invent iron join jump knock last laugh lean learn lift list listen load look
-melt mention mix need offer open order own pack paint pass pick plant play point polish possess pour prevent print
-pronounce protect pull push reach record remember repair repeat report return rush scream search shout shower sort sound
-spill start succeed suffer suggest talk test thank touch trust turn visit wait walk wander warn wash watch water whistle
-wonder work yell
+accept add allow answer appear ask attack avoid believe borrow boil book call clean climb collect colour complain
+connect consider cook count cover defend deliver discover display doubt enjoy enter explain fail fasten fill float
+fold follow gather happen help hunt inform instruct invent iron join jump knock last laugh lean learn lift list listen
+load look melt mention mix need offer open order own pack paint pass pick plant play point polish possess pour prevent
+print pronounce protect pull push reach record remember repair repeat report return rush scream search shout shower
+sort sound spill start succeed suffer suggest talk test thank touch trust turn visit wait walk wander warn wash watch
+water whistle wonder work yell
 """
 ADJECTIVES = """
-beautiful brave bright careful cheerful clear clever cold common correct curious dangerous deep different eager excellent
-famous fierce foolish fresh friendly generous gentle glorious grateful great honest huge immediate important interesting
-jealous kind large loose loud mysterious narrow natural nervous obvious ordinary patient peaceful perfect pleasant polite
-powerful precious proud quick quiet rapid ridiculous serious sharp silent silly simple slow smooth soft sour special
-splendid strange strict successful sudden sweet tender terrible thick useful usual various warm weak wicked wise
+beautiful brave bright careful cheerful clear clever cold common correct curious dangerous deep different eager
+excellent famous fierce foolish fresh friendly generous gentle glorious grateful great honest huge immediate important
+interesting jealous kind large loose loud mysterious narrow natural nervous obvious ordinary patient peaceful perfect
+pleasant polite powerful precious proud quick quiet rapid ridiculous serious sharp silent silly simple slow smooth
+soft sour special splendid strange strict successful sudden sweet tender terrible thick useful usual various warm weak
+wicked wise
 """
 OTHERS = """
 above across afterwards again although always anybody around because become before behind below beneath between beyond
 certainly committee during eight eighteen eighty either embarrass enough everything forty fourteen furniture happiness
-homework hundred information instead knowledge lightning mathematics maybe Mississippi mostly neither never nineteen
+homework hundred information instead knowledge lightning mathematics maybe mischief mostly neither never nineteen
 nothing occasionally often parallel perhaps physics rather recommend rhythm seldom seventeen seventy several sometimes
 somewhere soon spaghetti tennis thirteen thirty thousand through together tomorrow tonight towards twelve twenty
 underneath usually weather whatever whenever without yesterday
@@ -128,7 +129,7 @@ def with_ending(stem: str, ending: str) -> str:
     """The stem with -s or -ing, as far as the words here need it."""
     if ending == "s" and stem.endswith("y") and stem[-2] not in "aeiou":
         return stem[:-1] + "ies"
-    if ending == "s" and stem.endswith(("s", "ch", "sh", "x")) or stem in ("mosquito", "volcano") and ending:
+    if ending == "s" and (stem.endswith(("s", "ch", "sh", "x")) or stem in ("mosquito", "volcano")):
         return stem + "es"
     if ending == "ing" and stem.endswith("e"):
         return stem[:-1] + "ing"

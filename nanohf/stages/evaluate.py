@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from nanohf import recipe, runs
 from nanohf.data.loader import PackedLoader
@@ -20,7 +20,8 @@ from nanohf.data.sources import text_stream
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.evals.harness import run_tasks
 from nanohf.evals.pass_at_k import score, shown
-from nanohf.hub.push import update_card
+from nanohf.hub.push import PushError, update_card
+from nanohf.model import NanoHFForCausalLM
 from nanohf.rollout.engine import Engine
 from nanohf.tokenizer.render import readable
 from nanohf.tokenizer.train import encode_documents, token_bytes
@@ -48,6 +49,7 @@ def main(argv: list[str]) -> None:
 
     results = {
         "stages": stages,
+        "finished": {stage: runs.done(config.run_dir, stage)["finished"] for stage in config.stages},
         "conversation": conversation(engine, test),
         "minutes": (time.perf_counter() - started) / 60,
         "recipe": recipe.written(argv),
@@ -56,13 +58,16 @@ def main(argv: list[str]) -> None:
     cost = {"minutes": results["minutes"], "parameters": model.num_parameters(), "device": str(model.device)}
     runs.add_to_ledger(config.run_dir, runs.stamped("evaluate", cost))
     for stage in config.stages:
-        update_card(config.run_dir, stage)
+        try:
+            update_card(config.run_dir, stage)
+        except PushError as error:
+            say(f"warning: {error}")
 
 
 def load(folder: str):
     device = PartialState().device
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=True)
-    return model.to(device).eval(), AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    model = NanoHFForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.to(device).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def held_out_bpb(config, model, tokenizer) -> float:

@@ -6,15 +6,17 @@
 
 import os
 from functools import partial
+from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 from trl import GRPOTrainer
 
 from nanohf import recipe, runs
 from nanohf.data.problems import problems, prompt_ids
 from nanohf.evals.pass_at_k import score, shown
 from nanohf.hub.push import publish
+from nanohf.model import NanoHFForCausalLM
 from nanohf.rollout.engine import Engine
 from nanohf.train.grpo import PassAtK, correct_answer, rollout_func
 from nanohf.train.posttrain import Progress, make_optimizer, record_of, save, train, without_push
@@ -26,11 +28,11 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked
 def main(argv: list[str]) -> None:
     stage, args = recipe.load("grpo", argv)
     publishing, args = args, without_push(args)
-    args.output_dir = str(runs.checkpoints(stage.run_dir, "grpo"))
+    args.output_dir = str(runs.claim(stage.run_dir, "grpo", recipe.written(argv)))
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=True)
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=True)
+    model = NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(source)
     engine = Engine(model, tokenizer)
 
     train_problems = problems(stage.dataset, stage.dataset_config, "train", stage.dataset_rows)
@@ -46,7 +48,7 @@ def main(argv: list[str]) -> None:
         rollout_func=rollout_func(engine, args),
         optimizers=make_optimizer(stage, model),
     )
-    Progress.attach(trainer)
+    progress = Progress.attach(trainer)
     measure = partial(
         score,
         engine.generate,
@@ -60,7 +62,9 @@ def main(argv: list[str]) -> None:
         temperature=args.temperature,
         top_k=args.top_k,
     )
-    trainer.add_callback(passes := PassAtK(measure, stage.eval_every, shown))
+    measure = torch.autocast(trainer.accelerator.device.type, torch.bfloat16, enabled=args.bf16)(measure)
+    curve = Path(args.output_dir) / "pass_at_k.jsonl"
+    trainer.add_callback(passes := PassAtK(measure, stage.eval_every, shown, progress, curve))
 
     before = passes.now(0)
     result = train(trainer)
@@ -69,7 +73,7 @@ def main(argv: list[str]) -> None:
     if trainer.is_world_process_zero():
         record = record_of(trainer) | result
         record |= {"metric": "pass@1", "before": before["pass@1"][0], "after": after["pass@1"][0]}
-        record |= {"steps": trainer.state.global_step, "pass_at_k": passes.curve, "evaluation_seconds": passes.seconds}
+        record |= {"steps": trainer.state.global_step, "pass_at_k": list(passes.curve.values())}
         record |= {"rewards": [[r["step"], r["reward"]] for r in trainer.state.log_history if "reward" in r]}
         record |= {"recipe": recipe.written(argv)}
         folder = runs.finish(stage.run_dir, "grpo", record, partial(save, trainer))

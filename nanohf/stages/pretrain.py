@@ -22,12 +22,14 @@ from nanohf.optim.groups import build_optimizer
 from nanohf.rollout.engine import complete
 from nanohf.tokenizer.train import encode_documents, token_bytes
 from nanohf.train.pretraining import derive_horizon, pretrain
-from nanohf.train.progress import say
+from nanohf.train.progress import refuse_fsdp, say
 
 
 def main(argv: list[str]) -> None:
     (config,) = recipe.load("pretrain", argv)
+    checkpoints = runs.claim(config.run_dir, "pretrain", recipe.written(argv))
     accelerator = Accelerator(log_with=None if config.report_to == "none" else config.report_to)
+    refuse_fsdp(accelerator)
     accelerator.init_trackers("nanohf", config=vars(config))
     set_seed(config.seed)
 
@@ -53,8 +55,8 @@ def main(argv: list[str]) -> None:
         load("train"),
         horizon,
         config,
-        runs.checkpoints(config.run_dir, "pretrain"),
-        measure=partial(measure, accelerator, tokenizer, validation),
+        checkpoints,
+        measure=partial(measure, accelerator, tokenizer, validation, model),  # not compiled: its lengths vary
     )
 
     accelerator.end_training()

@@ -1,10 +1,9 @@
 """Pushes finished stages of a run, each to a Hub repo of its own.
 
-python -m nanohf.stages.push runs/demo --to USER/NAME            # every finished stage, as USER/NAME-STAGE
-python -m nanohf.stages.push runs/demo sft grpo --to USER/NAME --private
+nanohf push runs/demo --to USER/NAME            # every finished stage, as USER/NAME-STAGE
+nanohf push runs/demo sft grpo --to USER/NAME --private
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -14,24 +13,12 @@ from nanohf.hub.push import PushError, push_stage, stage_repo
 from nanohf.recipe import RecipeError
 
 
-def main(argv: list[str]) -> None:
-    args = parse(argv)
-    stages = args.stages or [stage for stage in STAGES if runs.done(args.run_dir, stage)]
-    check(args.run_dir, stages, args.to)
-    failed = [stage for stage in stages if not pushed(args.run_dir, stage, args.to, args.private)]
-    if failed:
-        sys.exit(1)
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="nanohf push", description="Push finished stages to the Hugging Face Hub.")
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="the run's folder, such as runs/demo")
-    parser.add_argument(
-        "stages", metavar="STAGE", nargs="*", help=f"default: all that are finished of {', '.join(STAGES)}"
-    )
-    parser.add_argument("--to", metavar="USER/NAME", required=True, help="each stage goes to USER/NAME-STAGE")
-    parser.add_argument("--private", action="store_true", default=None, help="make new repos private")
-    return parser.parse_intermixed_args(argv)
+def push(run_dir: str, stages: list[str], to: str, private: bool | None = None) -> int:
+    """Exit status 0, or 1 if a push failed: the other stages have their turn all the same."""
+    stages = stages or [stage for stage in STAGES if runs.done(run_dir, stage)]
+    check(run_dir, stages, to)
+    failed = [stage for stage in stages if not pushed(run_dir, stage, to, private)]
+    return int(bool(failed))
 
 
 def check(run_dir: str, stages: list[str], to: str) -> None:
@@ -69,9 +56,6 @@ def pushed(run_dir: str, stage: str, to: str, private: bool | None) -> bool:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except RecipeError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        sys.exit(2)
+    from nanohf.cli import main
+
+    sys.exit(main(["push", *sys.argv[1:]]))

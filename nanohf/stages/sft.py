@@ -7,12 +7,13 @@
 from functools import partial
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 from trl import SFTTrainer
 
 from nanohf import recipe, runs
 from nanohf.data.chat import mixture
 from nanohf.hub.push import publish
+from nanohf.model import NanoHFForCausalLM
 from nanohf.train.posttrain import Progress, make_optimizer, record_of, save, train, without_push
 from nanohf.train.progress import say
 
@@ -20,11 +21,11 @@ from nanohf.train.progress import say
 def main(argv: list[str]) -> None:
     stage, args = recipe.load("sft", argv)
     publishing, args = args, without_push(args)
-    args.output_dir = str(runs.checkpoints(stage.run_dir, stage.stage))
+    args.output_dir = str(runs.claim(stage.run_dir, stage.stage, recipe.written(argv)))
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=True)
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=True)
+    model = NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(source)
 
     conversations, counts = mixture(stage.mixture, args.seed)
     for name, count in counts:

@@ -7,6 +7,8 @@
 import time
 from itertools import islice
 
+from accelerate import PartialState
+
 from nanohf import recipe, runs
 from nanohf.data.sources import text_stream
 from nanohf.hub.push import publish
@@ -16,6 +18,8 @@ from nanohf.train.progress import say
 
 def main(argv: list[str]) -> None:
     (config,) = recipe.load("tokenizer", argv)
+    if not PartialState().is_main_process:
+        return
     started = time.perf_counter()
 
     stream = text_stream(config.dataset, "train", config.dataset_config, config.text_column)

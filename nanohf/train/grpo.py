@@ -1,8 +1,10 @@
 """Between TRL's GRPOTrainer and our engine: the rollout function, the reward, and pass@k on the way."""
 
+import json
 import time
 from collections.abc import Callable
 from itertools import groupby
+from pathlib import Path
 
 from transformers import TrainerCallback
 
@@ -53,20 +55,30 @@ def correct_answer(tokenizer) -> Callable:
 
 
 class PassAtK(TrainerCallback):
-    """Measures every `every` steps. `measure()` gives what `nanohf.evals.pass_at_k.score` gives; results in `curve`."""
+    """Measures every `every` steps; `measure()` gives what `nanohf.evals.pass_at_k.score` gives.
 
-    def __init__(self, measure: Callable[[], dict], every: int, describe: Callable[[dict], str]):
-        self.measure, self.every, self.describe = measure, every, describe
-        self.curve: list[dict] = []
-        self.seconds = 0.0
+    Results are in `curve` by step, and in a file beside the checkpoints, so that a resumed run has those from before.
+    """
+
+    def __init__(self, measure: Callable[[], dict], every: int, describe: Callable, progress, file: Path):
+        self.measure, self.every, self.describe, self.progress, self.file = measure, every, describe, progress, file
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        self.curve: dict[int, dict] = {result["step"]: result for result in map(json.loads, lines)}
 
     def now(self, step: int) -> dict:
-        started = time.perf_counter()
-        result = self.measure() | {"step": step}
-        self.seconds += time.perf_counter() - started
-        self.curve.append(result)
-        say(f"step {step:,} | {self.describe(result)}")
-        return result
+        """The result at this step, measured unless it is known."""
+        if step not in self.curve:
+            started = time.perf_counter()
+            with self.progress.paused():
+                self.curve[step] = self.measure() | {"step": step}
+            self.curve[step]["seconds"] = time.perf_counter() - started
+            self.file.write_text("".join(json.dumps(r) + "\n" for r in self.curve.values()), encoding="utf-8")
+        say(f"step {step:,} | {self.describe(self.curve[step])}")
+        return self.curve[step]
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """What a killed run measured after its last checkpoint is measured again."""
+        self.curve = {step: result for step, result in self.curve.items() if step <= state.global_step}
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % self.every == 0 and state.global_step < state.max_steps:

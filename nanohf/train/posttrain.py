@@ -3,17 +3,20 @@
 import copy
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 
 from nanohf.data.chat import Source
 from nanohf.optim.groups import build_optimizer
-from nanohf.recipe import RecipeError, RunFolder
+from nanohf.recipe import RecipeError, RunFolder, too_small
 
-from .progress import Speedometer, say
+from .progress import Speedometer, refuse_fsdp, say
+
+TRAINER_STATE = "trainer_state.json"
 
 
 @dataclass
@@ -44,7 +47,8 @@ class ChatStage(PostTraining):
         super().__post_init__()
         if self.stage not in ("midtrain", "sft"):
             raise RecipeError(f"stage={self.stage!r} must be midtrain or sft")
-        problems = [] if self.mixture else ["mixture is empty; list at least one source"]
+        empty = [name for name in ("mixture", "eval_mixture") if not getattr(self, name)]
+        problems = [f"{name} is empty; list at least one source" for name in empty]
         known = [f.name for f in fields(Source)]
         for name in ("mixture", "eval_mixture"):
             for i, entry in enumerate(getattr(self, name)):
@@ -66,6 +70,11 @@ class ProblemStage(PostTraining):
     eval_problems: int = field(default=400, metadata={"help": "test problems for pass@k"})
     eval_generations: int = field(default=8, metadata={"help": "samples a problem for pass@k, k up to this"})
     eval_every: int = field(default=60, metadata={"help": "pass@k every so many steps, before and after besides"})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if problems := too_small(self, eval_problems=1, eval_generations=1, eval_every=1):
+            raise RecipeError(problems)
 
 
 def make_optimizer(stage: PostTraining, model) -> tuple[torch.optim.Optimizer | None, None]:
@@ -89,15 +98,20 @@ def train(trainer: Trainer) -> dict:
     Returns minutes, tokens and tokens/s of this process's work: a resumed stage counts from where it went on.
     """
     newest = newest_checkpoint(Path(trainer.args.output_dir))
-    if newest:
-        say(f"resumed from {newest.name}")
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    if newest and (state := TrainerState.load_from_json(str(newest / TRAINER_STATE))).global_step >= state.max_steps:
+        say(f"trained already: {newest.name}")  # resuming a finished training would take one step more
+        trainer._load_from_checkpoint(str(newest))
+        trainer.state = state
+    else:
+        if newest:
+            say(f"resumed from {newest.name}")
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     progress = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Progress))
     return {
         "minutes": (time.perf_counter() - started) / 60,
-        "tokens": progress.speed.tokens,
-        "tokens_per_second": progress.speed.mean,
+        "tokens": progress.speed.tokens if progress.speed else 0,
+        "tokens_per_second": progress.speed.mean if progress.speed else 0.0,
         "resumed": newest is not None,
     }
 
@@ -106,7 +120,7 @@ def newest_checkpoint(output_dir: Path) -> Path | None:
     """The newest of a trainer's checkpoints that was written to its end (trainer_state.json comes last)."""
     for folder in sorted(output_dir.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
         try:
-            json.loads((folder / "trainer_state.json").read_text())
+            json.loads((folder / TRAINER_STATE).read_text())
         except (OSError, ValueError):
             continue
         return folder
@@ -120,17 +134,23 @@ class Progress(TrainerCallback):
     seen = 0
 
     @classmethod
-    def attach(cls, trainer: Trainer) -> None:
+    def attach(cls, trainer: Trainer) -> "Progress":
+        refuse_fsdp(trainer.accelerator)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(cls())
+        trainer.add_callback(progress := cls())
+        return progress
+
+    def paused(self):
+        """For an evaluation: its time is not training."""
+        return self.speed.paused() if self.speed else nullcontext()
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.speed = Speedometer(state.max_steps, state.global_step, max(1, int(args.logging_steps)))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" not in logs:
+        if not {"loss", "train_loss"} & logs.keys():  # train_loss: the last log, with the steps since the last loss
             return
-        tokens = int(logs.get("num_tokens", 0))
+        tokens = int(logs.get("num_tokens", self.seen))
         shown = {k: logs[k] for k in ("loss", "reward", "entropy", "mean_token_accuracy") if k in logs}
         self.speed.step(state.global_step, tokens - self.seen, force=True, **shown)
         self.seen = tokens

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from nanohf.data.loader import PackedLoader
 from nanohf.optim.schedule import lr_factor, muon_momentum
+from nanohf.plan.horizon import horizon_tokens, pretrain_steps
 from nanohf.recipe import RecipeError
 from nanohf.runs import write_json
 
@@ -51,10 +52,10 @@ def derive_horizon(config, parameters: int, num_processes: int) -> Horizon:
         steps = config.max_steps
         say(f"horizon: {steps * config.batch_tokens:,} tokens = max_steps {steps:,} x {config.batch_tokens:,} a step")
     else:
-        tokens = config.tokens_per_parameter * parameters
-        steps = max(1, math.ceil(tokens / config.batch_tokens))
-        say(f"horizon: {tokens:,.0f} tokens = {config.tokens_per_parameter} x {parameters:,} parameters")
-        say(f"steps: {steps:,} = {tokens:,.0f} tokens / {config.batch_tokens:,} a step, rounded up")
+        tokens = horizon_tokens(parameters, config.tokens_per_parameter)
+        steps = pretrain_steps(tokens, config.batch_tokens)
+        say(f"horizon: {tokens:,} tokens = {config.tokens_per_parameter} x {parameters:,} parameters")
+        say(f"steps: {steps:,} = {tokens:,} tokens // {config.batch_tokens:,} a step")
     horizon = Horizon(steps, config.batch_tokens // one_pass, config.batch_tokens)
     say(
         f"a step: {config.batch_tokens:,} tokens = {rows} rows x {config.max_length} tokens x {num_processes} "
@@ -71,11 +72,11 @@ def pretrain(
     horizon: Horizon,
     config,
     checkpoints: Path,
-    measure: Callable[[torch.nn.Module, int], dict],
+    measure: Callable[[int], dict],
 ) -> dict:
     """Trains to the horizon, from the newest checkpoint if there is one.
 
-    measure(model, step) gives {"bpb": ..., ...}; it is called before the first step, every eval_steps and at the end.
+    measure(step) gives {"bpb": ..., ...}; it is called before the first step, every eval_steps and at the end.
     Returns minutes, tokens, tokens_per_second and the first and last measure.
     """
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -84,7 +85,7 @@ def pretrain(
         state = load_checkpoint(accelerator, loader, newest)
         say(f"resumed from step {state['step']:,}")
     else:
-        state["before"] = measure(accelerator.unwrap_model(model), 0)
+        state["before"] = measure(0)
 
     base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     speed = Speedometer(horizon.steps, state["step"], config.logging_steps)
@@ -106,13 +107,13 @@ def pretrain(
 
         if step % config.eval_steps == 0 and step < horizon.steps:
             with speed.paused():
-                accelerator.log(measure(accelerator.unwrap_model(model), step), step=step)
+                accelerator.log(measure(step), step=step)
         if step % config.save_steps == 0 and step < horizon.steps:
             state["seconds"] = time.perf_counter() - started
             with speed.paused():
                 save_checkpoint(accelerator, loader, state, checkpoints, config.save_total_limit)
 
-    after = measure(accelerator.unwrap_model(model), step)
+    after = measure(step)
     accelerator.log(after, step=step)
     seconds = time.perf_counter() - started
     return {

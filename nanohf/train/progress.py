@@ -4,6 +4,16 @@ import os
 import time
 from contextlib import contextmanager
 
+from nanohf.recipe import RecipeError
+
+
+def refuse_fsdp(accelerator) -> None:
+    """Sharded parameters are not supported yet: saving and generating would have to gather them."""
+    if "FSDP" in str(accelerator.distributed_type):
+        raise RecipeError(
+            "FSDP is not supported yet. Use accelerate_configs/ddp.yaml: every GPU holds the whole model."
+        )
+
 
 def say(text: str) -> None:
     if int(os.environ.get("RANK", "0")) == 0:
@@ -21,6 +31,8 @@ class Speedometer:
     def step(self, step: int, tokens: int, force: bool = False, **values: float) -> None:
         self.tokens += tokens
         if not force and step % self.every and step != self.steps:
+            return
+        if self.tokens == self._counted:
             return
         now = time.perf_counter()
         self.seconds += now - self._started

@@ -13,7 +13,7 @@ import pytest
 from datasets import Dataset
 
 from nanohf.data import world
-from nanohf.data.sources import check_source, examples, text_stream
+from nanohf.data.sources import check_examples, check_text, examples, text_stream
 
 REAL = os.environ.get("NANOHF_TEST_DATA")
 
@@ -57,7 +57,7 @@ def test_the_last_file_is_for_validation(tmp_path, suffix):
         write(tmp_path / f"{name}.{suffix}", texts(first, first + 30))
     assert read(tmp_path, "train") == texts(0, 60)
     assert read(tmp_path, "validation") == texts(60, 90)
-    check_source(str(tmp_path), column="text")
+    check_text(str(tmp_path), column="text")
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl", "jsonl.gz", "csv"])
@@ -120,7 +120,7 @@ def test_builtin():
     for split, of_world in (("train", "train"), ("validation", "test")):
         found = list(text_stream("builtin", split).take(20))
         assert found == list(world.rows("documents", of_world, 20))
-    check_source("builtin")
+    check_text("builtin")
 
 
 MISTAKES = {
@@ -153,7 +153,7 @@ def test_a_source_that_cannot_work_says_so_at_once(tmp_path, name):
     make(folder)
     started = time.perf_counter()
     with pytest.raises(ValueError, match="dataset=") as error:
-        check_source(str(folder), column="text")
+        check_text(str(folder), column="text")
     assert time.perf_counter() - started < 2
     assert complaint in str(error.value)
     assert str(folder) in str(error.value)
@@ -164,14 +164,14 @@ def test_a_source_that_cannot_work_says_so_at_once(tmp_path, name):
 
 @pytest.mark.parametrize("dataset", ["", "/", "./nowhere", "../nowhere", "/nowhere/at/all", "~/nowhere", "a/b/c"])
 def test_what_is_no_source_at_all(dataset):
-    for use in (check_source, lambda d: text_stream(d, "train"), lambda d: examples(d, "train")):
+    for use in (check_text, check_examples, lambda d: text_stream(d, "train"), lambda d: examples(d, "train")):
         with pytest.raises(ValueError, match="is no folder and no Hub id"):
             use(dataset)
 
 
 @pytest.mark.parametrize("dataset", ["gsm8k", "openai/gsm8k"])
 def test_a_hub_id_is_left_for_later(dataset):
-    check_source(dataset, column="text")
+    check_text(dataset, column="text")
 
 
 def test_examples_of_a_folder(tmp_path):
@@ -199,7 +199,7 @@ def test_examples_of_the_toy_world():
 @pytest.mark.skipif(not REAL, reason="NANOHF_TEST_DATA is not set")
 def test_real_corpus():
     folder = str(Path(REAL) / "corpus")
-    check_source(folder, column="text")
+    check_text(folder, column="text")
     found = {split: [row["text"] for row in text_stream(folder, split)] for split in ("train", "validation")}
     assert len(found["train"]) > 10 * len(found["validation"]) > 1000
     assert not set(found["train"]) & set(found["validation"])

@@ -33,10 +33,6 @@ def toy_problems(**_) -> DatasetDict:
     return DatasetDict(test=examples("builtin", "test", "problems", TOY_ROWS))
 
 
-def toy_documents(**_) -> DatasetDict:
-    return DatasetDict(test=examples("builtin", "test", "documents", TOY_ROWS))
-
-
 def toy_choices(**_) -> DatasetDict:
     """Which operation comes first? The right first step of the answer, and the same with two other operators."""
     table = []

@@ -1,0 +1,191 @@
+"""`nanohf doctor RECIPE_DIR`: before the hours are spent, every stage on a few of its real rows, one line a check.
+
+Exit status 1 if any check fails, 2 if the recipes themselves are wrong.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import datasets
+import torch
+import transformers
+from transformers import AutoTokenizer
+
+from nanohf import pipeline, runs
+from nanohf.data.sources import text_stream
+from nanohf.model import NanoHFForCausalLM
+from nanohf.recipe import STAGES, RecipeError
+from nanohf.tokenizer.train import SMALLEST_VOCABULARY, capped, train_tokenizer
+from nanohf.train.probes import chat_trainer, waken
+
+from . import chat, problems, training
+from .resources import resources
+from .result import Result, attempt, failed
+from .sources import check_sources
+
+TOKENIZER_CHARS = 300_000  # for a stand-in, and fifty more a token: merges need text
+
+
+def examine(recipe_dir: str, name: str | None = None, overrides: list[str] = ()) -> int:
+    """Prints the checks as they are done; returns the exit status.
+
+    Raises:
+        RecipeError: recipes that cannot be read, before any check.
+    """
+    recipes = pipeline.recipe_folder(recipe_dir)
+    run_dir = pipeline.run_folder(name or recipes.name)
+    arguments = {stage: pipeline.stage_arguments(recipes, run_dir, stage, overrides, None) for stage in STAGES}
+    case = Case(run_dir, pipeline.check(arguments))
+    quiet()
+
+    case.show([Result("ok", "recipes", "all are read", f"{len(STAGES)} stages of {recipes.name}")])
+    case.show(resources(case.configs))
+    for stage, configs in case.configs.items():
+        case.show(attempt(stage, "sources", check_sources, stage, configs))
+    if case.sources_missing:
+        print("the other checks read these sources: they wait", flush=True)
+    else:
+        case.show(attempt("tokenizer", "tokenizer", tokenizer_found, case))
+        for stage in ("midtrain", "sft"):
+            case.show(attempt(stage, "conversations", chat_checks, case, stage))
+        case.show(attempt("grpo", "problems", problem_checks, case))
+    return case.verdict()
+
+
+def quiet() -> None:
+    """One line a check: progress bars and the libraries' own warnings would bury them."""
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+
+
+class Case:
+    """A recipe folder under examination: its configs, and the tokenizer and models that its stages would start from."""
+
+    def __init__(self, run_dir: Path, configs: dict[str, tuple]):
+        self.run_dir, self.configs = run_dir, configs
+        self.results: list[Result] = []
+        self.conversation_shown = False
+
+    @property
+    def sources_missing(self) -> bool:
+        return any(r.status == "fail" and r.what.startswith("source") for r in self.results)
+
+    def show(self, results: Iterable[Result]) -> None:
+        for result in results:
+            self.results.append(result)
+            print(result, flush=True)
+
+    def verdict(self) -> int:
+        """The last line, and the exit status."""
+        fails, warns = (sum(r.status == status for r in self.results) for status in ("fail", "warn"))
+        print(f"{len(self.results)} checks: {fails} failed, {warns} warned", flush=True)
+        return 1 if fails else 0
+
+    @cached_property
+    def finished_tokenizer(self):
+        """The one pretraining takes, if there is one already."""
+        try:
+            return AutoTokenizer.from_pretrained(runs.resolve(self.run_dir, self.configs["pretrain"][0].tokenizer))
+        except RecipeError:
+            return None
+
+    @cached_property
+    def tokenizer(self):
+        """The run's, or until that is finished one of the same size from the beginning of the same text."""
+        return self.finished_tokenizer or stand_in_tokenizer(self.configs["tokenizer"][0])
+
+    def source(self, stage: str) -> str | None:
+        """The folder or Hub id of the model a stage starts from; None while that stage of the run is not finished."""
+        try:
+            return runs.resolve(self.run_dir, self.configs[stage][0].model_name_or_path)
+        except RecipeError:
+            return None
+
+    def stage_tokenizer(self, stage: str):
+        source = self.source(stage)
+        return AutoTokenizer.from_pretrained(source) if source else self.tokenizer
+
+    def model(self, stage: str):
+        """The stage's own input, loaded as the stage does; else the pretrain recipe's model with random weights."""
+        if source := self.source(stage):
+            return NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32)
+        torch.manual_seed(0)
+        return pipeline.untrained_model(self.configs["pretrain"][0], self.tokenizer)
+
+
+def stand_in_tokenizer(config):
+    """Of the recipe's size, or of half and half again as long as the slice of text does not give that many tokens."""
+    stream = text_stream(config.dataset, "train", config.dataset_config, config.text_column)
+    budget = min(config.max_chars, TOKENIZER_CHARS + 50 * config.vocab_size)
+    texts = list(capped((row["text"] for row in stream if row["text"]), budget, config.doc_cap))
+    size = config.vocab_size
+    while True:
+        try:
+            return train_tokenizer(texts, size)
+        except ValueError:
+            if size // 2 < SMALLEST_VOCABULARY:
+                raise
+            size //= 2
+
+
+def tokenizer_found(case: Case) -> Result:
+    size = f"{len(case.tokenizer):,} tokens"
+    if case.finished_tokenizer is None:
+        return Result("ok", "tokenizer", "stand-in until it is trained, from a slice of its text", size)
+    return Result("ok", "tokenizer", "the run's", size)
+
+
+def chat_checks(case: Case, stage: str) -> Iterator[Result]:
+    """midtrain or sft. A check is left out where an earlier one has shown why it could not work."""
+    config, args = case.configs[stage]
+    tokenizer = case.stage_tokenizer(stage)
+    conversations = chat.sample(config.mixture, args.seed)
+    rows = chat.rendered(tokenizer, conversations)
+    if not case.conversation_shown:
+        case.conversation_shown = True
+        print(f"--- the first conversation of {stage}; trained is what stands in [[ ]]")
+        print(chat.shown(tokenizer, *rows[0]), "---", sep="\n", flush=True)
+
+    yield from attempt(stage, "tokenizer", chat.same_tokenizer, stage, tokenizer, case.finished_tokenizer)
+    yield from attempt(stage, "template round trip", chat.round_trip, stage, tokenizer, conversations, rows)
+    yield from attempt(stage, "one BOS", chat.one_bos, stage, tokenizer, rows)
+    yield from (marks := list(attempt(stage, "template marks", chat.marks, stage, rows)))
+    if failed(marks):
+        return
+    yield from attempt(stage, "end of turn", chat.end_of_turn, stage, tokenizer, rows)
+    yield from (lengths := list(attempt(stage, "lengths", chat.lengths, stage, args.max_length, rows)))
+    yield from (fits := list(attempt(stage, "input model", training.fits, stage, case.source(stage), tokenizer)))
+    if not failed(lengths + fits):
+        yield from attempt(stage, "trainer", trainer_checks, case, stage, tokenizer, conversations, rows)
+
+
+def trainer_checks(case: Case, stage: str, tokenizer, conversations, rows: list[tuple]) -> Iterator[Result]:
+    """Those that run the model, through the very trainer of the stage."""
+    args = case.configs[stage][1]
+    model = case.model(stage)
+    waken(model)
+    with TemporaryDirectory(prefix="nanohf-doctor-") as folder:
+        trainer = chat_trainer(model, tokenizer, args, conversations, folder)
+        yield from attempt(stage, "tokens in the loss", training.what_is_trained, stage, trainer, rows)
+        yield from attempt(stage, "trainer loss = model loss", training.same_loss, stage, trainer)
+        yield from attempt(stage, "no leak between packed documents", training.isolated, stage, args, trainer)
+        yield from attempt(stage, "finite loss", training.finite, stage, args, trainer, rows)
+
+
+def problem_checks(case: Case) -> Iterator[Result]:
+    """grpo: the reward, and groups sampled from its input model if that is finished."""
+    stage, args = case.configs["grpo"]
+    tokenizer, source = case.stage_tokenizer("grpo"), case.source("grpo")
+    rows = problems.few(stage)
+    yield from attempt("grpo", "tokenizer", chat.same_tokenizer, "grpo", tokenizer, case.finished_tokenizer)
+    yield from (fits := list(attempt("grpo", "input model", training.fits, "grpo", source, tokenizer)))
+    yield from attempt("grpo", "reward", problems.reward_tells, tokenizer, rows, bool(source))
+    if source and not failed(fits):
+        yield from attempt("grpo", "groups with spread", problems.spread, tokenizer, case.model("grpo"), rows, args)
