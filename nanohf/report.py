@@ -11,7 +11,7 @@ def write_report(run_dir: Path) -> str:
     """Writes run_dir/report.md from the stage.json files and results.json; returns its text."""
     results_file = run_dir / "results.json"
     results = json.loads(results_file.read_text(encoding="utf-8")) if results_file.is_file() else None
-    records = {stage: record for stage in STAGES if (record := runs.done(run_dir, stage))}
+    records = {stage: record for stage in STAGES[:-1] if (record := runs.done(run_dir, stage))}
     parts = [f"# {run_dir.name}", "", *cost_table(records, results)]
     if results:
         parts += ["", *score_table(results), "", "## A held-out problem, greedily", "", "```"]

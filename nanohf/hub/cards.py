@@ -89,8 +89,9 @@ def public(record: dict) -> dict:
 
 
 def hub_id(name: str | None) -> str | None:
-    """The name if it is a Hub id; None for builtin, a folder or a stage's name."""
-    local = not name or name == "builtin" or name.startswith((".", "/", "~")) or Path(name).is_dir()
+    """The name if it is a Hub id; None for builtin, a folder, an identity file or a stage's name."""
+    local = not name or name == "builtin" or name.startswith((".", "/", "~")) or Path(name).exists()
+    local = local or name.endswith((".yaml", ".yml"))
     return None if local or name.count("/") != 1 else name
 
 

@@ -1,0 +1,65 @@
+"""What SFT really trains on: the labels of the batches that the stage's own settings give the trainer."""
+
+from pathlib import Path
+
+from trl import SFTTrainer
+
+from nanohf import recipe
+from nanohf.data.chat import Source, mixture
+
+RECIPE = Path(__file__).parents[2] / "recipes/demo/sft.yaml"
+
+
+def trainer_of(model, tokenizer, tmp_path, *overrides) -> SFTTrainer:
+    _, args = recipe.load("sft", ["--config", str(RECIPE), "--output_dir", str(tmp_path), *overrides])
+    conversations, _ = mixture(
+        [
+            Source("builtin", "gsm8k", "problems", rows=20),
+            Source("builtin", "messages", "conversations", rows=20),
+        ]
+    )
+    return SFTTrainer(model=model, args=args, train_dataset=conversations, processing_class=tokenizer)
+
+
+def test_only_the_assistants_own_tokens_are_trained(model, tokenizer, tmp_path):
+    """In a packed row: each label is its token where an assistant speaks or calls, and -100 everywhere else."""
+    batch = next(iter(trainer_of(model, tokenizer, tmp_path).get_train_dataloader()))
+    token = tokenizer.convert_ids_to_tokens
+    speaking = output = False
+    trained = set()
+    for id_, label in zip(batch["input_ids"][0].tolist(), batch["labels"][0].tolist(), strict=True):
+        name = token(id_)
+        if name == "<|output_start|>":
+            output = True
+        expected = speaking and not output
+        assert label == (id_ if expected else -100), (name, expected)
+        trained |= {name} if label != -100 else set()
+        if name == "<|assistant_start|>":
+            speaking = True
+        elif name == "<|assistant_end|>":
+            speaking = False
+        elif name == "<|output_end|>":
+            output = False
+    assert trained >= {"<|assistant_end|>", "<|python_start|>", "<|python_end|>"}
+    assert not trained & {"<|user_start|>", "<|user_end|>", "<|output_start|>", "<|output_end|>", "<|bos|>"}
+
+
+def test_the_trainers_loss_is_the_models(model, tokenizer, tmp_path):
+    """TRL computes the loss from the last hidden state and the head; with the softcap and packing it must agree."""
+    trainer = trainer_of(model, tokenizer, tmp_path)
+    batch = next(iter(trainer.get_train_dataloader()))
+    theirs = trainer.compute_loss(model, dict(batch))
+    inputs = {key: batch[key] for key in ("input_ids", "position_ids", "labels")}
+    assert abs(theirs.item() - model(**inputs, use_cache=False).loss.item()) < 1e-4
+
+
+def test_packed_documents_do_not_see_each_other(model, tokenizer, tmp_path):
+    """Changing the first document of a packed row leaves the logits of the second as they were."""
+    batch = next(iter(trainer_of(model, tokenizer, tmp_path).get_train_dataloader()))
+    ids, positions = batch["input_ids"], batch["position_ids"]
+    border = (positions[0, 1:] == 0).nonzero()[0].item() + 1
+    changed = ids.clone()
+    changed[0, 1:border] = 20
+    before = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0, border:]
+    after = model(input_ids=changed, position_ids=positions, use_cache=False).logits[0, border:]
+    assert (before - after).abs().max() < 1e-5
