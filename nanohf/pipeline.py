@@ -134,17 +134,17 @@ def launch_command(path: str | None) -> list[str]:
     return [*launcher, str(recipe.shipped("accelerate_configs") / f"{name}.yaml"), *processes]
 
 
-# glibc gives large buffers back to the system after every operation and takes them again for the next one. Keeping
-# them made SFT steps on a CPU 1.1 times faster at best and up to 20 times where pages are slow (benchmarks/RESULTS.md).
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
-
+# Two libraries' habits that cost a busy CPU most of its speed (benchmarks/RESULTS.md). glibc gives large buffers back
+# to the system after every operation and takes them again for the next. And OpenMP's threads wait for each other by
+# spinning: when one of them loses its core for a moment, the others burn theirs; so they are to sleep soon.
+CPU = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "GOMP_SPINCOUNT": "2000"}
 
 # In a log there are no progress bars, and no warnings that only TRL's and transformers' own developers can heed.
 QUIET = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
 
 
 def launch(command: list[str]) -> int:
-    cpu = {"OMP_NUM_THREADS": str(os.cpu_count()), **KEEP_MEMORY} if "cpu.yaml" in command[5] else {}
+    cpu = {"OMP_NUM_THREADS": str(os.cpu_count()), **CPU} if "cpu.yaml" in command[5] else {}
     quiet = {} if sys.stderr.isatty() else QUIET
     return subprocess.call(command, env=cpu | quiet | os.environ)
 

@@ -212,6 +212,11 @@ def load(stage: str, argv: list[str]) -> tuple:
         rates = "lr_scale, matrix_lr, embedding_lr and head_lr"
         raise RecipeError(f"{path}: optimizer: muon does not heed {', '.join(sorted(unheard))} but {rates}")
 
+    for source in [s for name in ("mixture", "eval_mixture") for s in recipe.get(name) or [] if isinstance(s, dict)]:
+        beside = path.parent / str(source.get("dataset"))
+        if beside.suffix in (".yaml", ".yml"):
+            source["dataset"] = str(beside)  # an identity file is found from the recipe, wherever the command runs
+
     parser = Parser(classes, allow_abbrev=False)
     parser.set_defaults_with_config(**_our_defaults(known), **recipe)
     arguments = [part for key, values in overrides.items() for part in (f"--{key}", *values)]

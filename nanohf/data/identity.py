@@ -1,6 +1,6 @@
 """Identity conversations, who the model is and what it can do, from a small YAML file of the user's own.
 
-    {dataset: recipes/identity.yaml, converter: identity, rows: 1000}
+    {dataset: ../identity.yaml, converter: identity, rows: 1000}    # found from the recipe's folder
 
 The file:
 
