@@ -35,7 +35,7 @@ def execute(command: str, cwd: Path, environment: dict) -> str:
 
 
 def test_the_readme_has_the_commands_this_file_knows():
-    assert len(COMMANDS) == 11
+    assert len(COMMANDS) == 12
     assert len(NEEDS_A_HUB) == 2
     assert set(COMMANDS) >= MADE_BY_MAKE
 
@@ -65,6 +65,8 @@ def test_yaml_examples_are_valid(tmp_path, monkeypatch):
     from nanohf import recipe
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_texts").mkdir()
+    (tmp_path / "my_texts/a.jsonl").write_text('{"text": "a story"}\n' * 200)
     for language, block in BLOCK.findall(README):
         if language == "yaml":
             (tmp_path / "t.yaml").write_text(block)

@@ -17,7 +17,6 @@ from nanohf.cli import main
 from nanohf.data import world
 from nanohf.doctor import examine, problems, resources, sources
 from nanohf.doctor.resources import quick
-from nanohf.doctor.result import attempt
 from nanohf.model import NanoHFForCausalLM
 from nanohf.pipeline import recipe_folder, stage_arguments
 from nanohf.recipe import STAGES
@@ -217,11 +216,13 @@ def test_offline_a_hub_id_cannot_be_checked(doctor, monkeypatch):
 
     monkeypatch.setattr(sources, "load_dataset_builder", no_network)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    found = list(attempt("grpo", "sources", sources.reachable, "grpo", "nobody/not-there", None, []))
-    assert [r.status for r in found] == ["warn"]
-    assert "cannot check offline" in found[0].why
+    status, lines = doctor(*MISSING)
+    assert status == 0
+    assert any("grpo: source nobody/not-there (not checked)" in line for line in lines)
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    assert sources.reachable("grpo", "nobody/not-there", None, []).status == "fail"
+    status, lines = doctor(*MISSING)
+    assert status == 1
+    only(lines, "grpo: source nobody/not-there (unreachable)", "the Hub does not answer")
 
 
 @pytest.mark.hub
@@ -238,6 +239,22 @@ def test_hub_ids_on_a_hub(tmp_path):
     assert there.startswith("ok    grpo: source openai/gsm8k main")
     assert config.startswith("fail  grpo: source openai/gsm8k mian (no such configuration)")
     assert split.startswith("fail  grpo: source openai/gsm8k main (no split tset)")
+
+
+@pytest.mark.parametrize("name", ["midtrian", "./nowhere/model"])
+def test_an_input_model_that_is_not_there(doctor, name, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    status, lines = doctor("--set", f"sft.model_name_or_path={name}")
+    assert status == 1
+    only(lines, f"sft: source {name} (missing)", f"model_name_or_path='{name}'")
+
+
+@pytest.mark.parametrize("setting", ["assistant_only_loss=false", "packing=false", "per_device_train_batch_size=4"])
+def test_other_sound_settings_pass(doctor, setting):
+    status, lines = doctor("--set", f"sft.{setting}")
+    assert status == 0
+    warned = any(line.startswith("warn  sft: tokens in the loss (100%") for line in lines)
+    assert warned == ("assistant_only_loss" in setting)
 
 
 def test_too_little_disk(doctor, monkeypatch):

@@ -46,13 +46,17 @@ def examine(recipe_dir: str, name: str | None = None, overrides: list[str] = ())
     case.show(resources(case.configs))
     for stage, configs in case.configs.items():
         case.show(attempt(stage, "sources", check_sources, stage, configs))
-    if case.sources_missing:
-        print("the other checks read these sources: they wait", flush=True)
-    else:
+    if case.can_read("tokenizer"):
         case.show(attempt("tokenizer", "tokenizer", tokenizer_found, case))
-        for stage in ("midtrain", "sft"):
-            case.show(attempt(stage, "conversations", chat_checks, case, stage))
-        case.show(attempt("grpo", "problems", problem_checks, case))
+    for stage, what, check in (
+        ("midtrain", "conversations", chat_checks),
+        ("sft", "conversations", chat_checks),
+        ("grpo", "problems", problem_checks),
+    ):
+        if case.can_read("tokenizer") and case.can_read(stage):
+            case.show(attempt(stage, what, check, case, stage))
+        else:
+            print(f"      {stage}: its other checks wait for the sources", flush=True)
     return case.verdict()
 
 
@@ -61,7 +65,8 @@ def quiet() -> None:
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    logging.getLogger("trl").setLevel(logging.ERROR)
+    for library in ("trl", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
 
 
@@ -73,9 +78,12 @@ class Case:
         self.results: list[Result] = []
         self.conversation_shown = False
 
-    @property
-    def sources_missing(self) -> bool:
-        return any(r.status == "fail" and r.what.startswith("source") for r in self.results)
+    def can_read(self, stage: str) -> bool:
+        """Whether its sources were found. A finished tokenizer needs none."""
+        if stage == "tokenizer" and self.finished_tokenizer:
+            return True
+        sources = [r for r in self.results if r.stage == stage and r.what.startswith("source")]
+        return all(r.status == "ok" for r in sources)
 
     def show(self, results: Iterable[Result]) -> None:
         for result in results:
@@ -179,13 +187,13 @@ def trainer_checks(case: Case, stage: str, tokenizer, conversations, rows: list[
         yield from attempt(stage, "finite loss", training.finite, stage, args, trainer, rows)
 
 
-def problem_checks(case: Case) -> Iterator[Result]:
+def problem_checks(case: Case, stage: str) -> Iterator[Result]:
     """grpo: the reward, and groups sampled from its input model if that is finished."""
-    stage, args = case.configs["grpo"]
-    tokenizer, source = case.stage_tokenizer("grpo"), case.source("grpo")
-    rows = problems.few(stage)
-    yield from attempt("grpo", "tokenizer", chat.same_tokenizer, "grpo", tokenizer, case.finished_tokenizer)
-    yield from (fits := list(attempt("grpo", "input model", training.fits, "grpo", source, tokenizer)))
-    yield from attempt("grpo", "reward", problems.reward_tells, tokenizer, rows, bool(source))
+    config, args = case.configs[stage]
+    tokenizer, source = case.stage_tokenizer(stage), case.source(stage)
+    rows = problems.few(config)
+    yield from attempt(stage, "tokenizer", chat.same_tokenizer, stage, tokenizer, case.finished_tokenizer)
+    yield from (fits := list(attempt(stage, "input model", training.fits, stage, source, tokenizer)))
+    yield from attempt(stage, "reward", problems.reward_tells, tokenizer, rows, bool(source))
     if source and not failed(fits):
-        yield from attempt("grpo", "groups with spread", problems.spread, tokenizer, case.model("grpo"), rows, args)
+        yield from attempt(stage, "groups with spread", problems.spread, tokenizer, case.model(stage), rows, args)

@@ -1,11 +1,15 @@
 """Are the recipe's texts, conversations and problems there? Folders were looked at when the recipe was loaded."""
 
 import os
+from collections.abc import Iterator
 
 from datasets import load_dataset_builder
 from datasets.exceptions import DatasetNotFoundError
+from transformers import PreTrainedConfig
 
+from nanohf import runs
 from nanohf.data.sources import BUILTIN
+from nanohf.recipe import STAGES, RecipeError
 
 from .result import Result
 
@@ -35,17 +39,14 @@ def reachable(stage: str, dataset: str, config: str | None, splits: list[str]) -
     if dataset == BUILTIN:
         return Result("ok", stage, what, "builtin")
     try:
-        found = list(load_dataset_builder(dataset, config).config.data_files or {})
+        found = [str(split) for split in load_dataset_builder(dataset, config).config.data_files or {}]
     except DatasetNotFoundError:
         why = (
             f"dataset={dataset!r} is neither on the Hub nor a folder here; mind the spelling, or log in if it is gated"
         )
         return Result("fail", stage, what, "missing", why)
     except NO_NETWORK as error:
-        if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-            why = "cannot check offline, and it is not in the cache; unset HF_HUB_OFFLINE, or fetch it before the run"
-            return Result("warn", stage, what, "not checked", why)
-        return Result("fail", stage, what, "unreachable", f"the Hub does not answer: {str(error).splitlines()[0]}")
+        return unreachable(stage, what, error)
     except ValueError as error:  # an unknown configuration; the message lists those there are
         return Result("fail", stage, what, "no such configuration", " ".join(str(error).split()))
     if found and (missing := [split for split in splits if split not in found]):
@@ -54,8 +55,43 @@ def reachable(stage: str, dataset: str, config: str | None, splits: list[str]) -
     return Result("ok", stage, what, ", ".join(found))
 
 
-def check_sources(stage: str, configs: tuple) -> list[Result]:
+def unreachable(stage: str, what: str, error: Exception) -> Result:
+    if offline():
+        why = "cannot check offline, and it is not in the cache; unset HF_HUB_OFFLINE, or fetch it before the run"
+        return Result("warn", stage, what, "not checked", why)
+    return Result("fail", stage, what, "unreachable", f"the Hub does not answer: {str(error).splitlines()[0]}")
+
+
+def offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def input_model(stage: str, run_dir: str, model: str) -> Result:
+    """What a stage starts from: a stage of the run, finished or to come, or a model that is there."""
+    what = f"source {model}"
+    try:
+        source = runs.resolve(run_dir, model)
+    except RecipeError:
+        if model in STAGES[1:-1]:
+            return Result("ok", stage, what, "a stage of the run, not finished yet")
+        why = f"model_name_or_path={model!r} is no stage ({', '.join(STAGES[1:-1])}), no folder and no Hub id"
+        return Result("fail", stage, what, "missing", why)
+    try:
+        PreTrainedConfig.get_config_dict(source)
+    except (OSError, ValueError) as error:
+        if offline():
+            return unreachable(stage, what, error)
+        why = f"model_name_or_path={model!r} cannot be read: {str(error).strip().splitlines()[0]}"
+        return Result("fail", stage, what, "missing", why)
+    return Result("ok", stage, what, source)
+
+
+def check_sources(stage: str, configs: tuple) -> Iterator[Result]:
+    """Every dataset of the stage once, and the model it starts from."""
     grouped: dict[tuple, list[str]] = {}
     for dataset, config, split in sources_of(stage, configs):
         grouped.setdefault((dataset, config), []).extend([split] if split else [])
-    return [reachable(stage, dataset, config, splits) for (dataset, config), splits in grouped.items()]
+    for (dataset, config), splits in grouped.items():
+        yield reachable(stage, dataset, config, splits)
+    if model := getattr(configs[0], "model_name_or_path", None):
+        yield input_model(stage, configs[0].run_dir, model)
