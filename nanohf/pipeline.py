@@ -111,13 +111,6 @@ def check(arguments: dict[str, list[str]]) -> dict[str, tuple]:
     return configs
 
 
-def untrained_model(config, tokenizer):
-    """The pretrain recipe's model with its first random weights, as the stage makes it."""
-    from nanohf.stages.pretrain import build_model
-
-    return build_model(config, tokenizer)
-
-
 def launch_command(path: str | None) -> list[str]:
     """`accelerate launch` with the given config, or with the one of ours that suits the machine."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file"]

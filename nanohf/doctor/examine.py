@@ -125,7 +125,7 @@ class Case:
         if source := self.source(stage):
             return NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32)
         torch.manual_seed(0)
-        return pipeline.untrained_model(self.configs["pretrain"][0], self.tokenizer)
+        return build_model(self.configs["pretrain"][0], self.tokenizer)
 
 
 def stand_in_tokenizer(config):

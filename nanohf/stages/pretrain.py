@@ -17,11 +17,10 @@ from nanohf.data.loader import PackedLoader
 from nanohf.data.sources import text_stream
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.hub.push import publish
-from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.groups import build_optimizer
 from nanohf.rollout.engine import complete
 from nanohf.tokenizer.train import encode_documents, token_bytes
-from nanohf.train.pretraining import derive_horizon, pretrain
+from nanohf.train.pretraining import build_model, derive_horizon, pretrain
 from nanohf.train.progress import refuse_fsdp, say
 
 
@@ -73,21 +72,6 @@ def main(argv: list[str]) -> None:
         }
         folder = runs.finish(config.run_dir, "pretrain", record, partial(save, model, tokenizer))
         publish(config, "pretrain", folder)
-
-
-def build_model(config, tokenizer) -> NanoHFForCausalLM:
-    chosen = {"num_attention_heads": config.num_attention_heads} if config.num_attention_heads else {}
-    return NanoHFForCausalLM(
-        NanoHFConfig.from_depth(
-            config.depth,
-            vocab_size=len(tokenizer),
-            max_position_embeddings=max(2048, config.max_length),
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            **chosen,
-        )
-    )
 
 
 def open_loader(config, tokenizer, accelerator, split: str) -> PackedLoader:

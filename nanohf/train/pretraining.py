@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from nanohf.data.loader import PackedLoader
+from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.schedule import lr_factor, muon_momentum
 from nanohf.plan.horizon import horizon_tokens, pretrain_steps
 from nanohf.recipe import RecipeError
@@ -32,6 +33,22 @@ class Horizon:
     @property
     def tokens(self) -> int:
         return self.steps * self.batch_tokens
+
+
+def build_model(config, tokenizer) -> NanoHFForCausalLM:
+    """The recipe's model with its first random weights."""
+    chosen = {"num_attention_heads": config.num_attention_heads} if config.num_attention_heads else {}
+    return NanoHFForCausalLM(
+        NanoHFConfig.from_depth(
+            config.depth,
+            vocab_size=len(tokenizer),
+            max_position_embeddings=max(2048, config.max_length),
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **chosen,
+        )
+    )
 
 
 def derive_horizon(config, parameters: int, num_processes: int) -> Horizon:
