@@ -20,6 +20,7 @@ from nanohf.data.sources import text_stream
 from nanohf.model import NanoHFForCausalLM
 from nanohf.recipe import STAGES, RecipeError
 from nanohf.tokenizer.train import SMALLEST_VOCABULARY, capped, train_tokenizer
+from nanohf.train.pretraining import build_model
 from nanohf.train.probes import chat_trainer, waken
 
 from . import chat, problems, training
