@@ -281,7 +281,8 @@ def check_sources(stage: str, configs: tuple) -> None:
         checks = [partial(check_examples, s.dataset, s.config, s.rows) for s in config.mixture + config.eval_mixture]
     else:
         rows = config.dataset_rows if stage == "grpo" else config.problems
-        checks = [partial(check_examples, config.dataset, config.dataset_config or "problems", rows)]
+        kind = config.dataset_config or ("problems" if config.dataset == "builtin" else None)
+        checks = [partial(check_examples, config.dataset, kind, rows)]
     if stage == "evaluate":
         checks.append(partial(check_text, config.text_dataset, config.text_dataset_config, config.text_column))
     problems = []
