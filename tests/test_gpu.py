@@ -19,7 +19,7 @@ def test_the_engine_gives_what_it_gives_on_the_cpu(model, tokenizer):
 
 
 def test_the_optimizer_steps_as_on_the_cpu(model):
-    """The orthogonalisation runs in bf16 there, so matrices agree to its precision only; AdamW's part agrees closely."""
+    """Orthogonalisation runs in bf16 there, so matrices agree to its precision only; AdamW's part closely."""
     other = copy.deepcopy(model).cuda()
     ids = torch.randint(20, 500, (2, 32))
     for m in (model, other):
