@@ -201,24 +201,13 @@ def load(stage: str, argv: list[str]) -> tuple:
 
     path, recipe, overrides = read(argv)
     classes = config_classes(stage)
-    known = {f.name for c in classes for f in fields(c) if f.init}
-    if unknown := [key for key in (*recipe, *overrides) if key not in known]:
-        raise RecipeError([f"{path}: unknown key {key!r}.{_suggest(key, known)}" for key in unknown])
-
-    if wrong := [f"{path}: {w}" for w in wrong_types(recipe, classes)]:
-        raise RecipeError(wrong)
-    muon = (recipe | overrides).get("optimizer", "muon") in ("muon", ["muon"])
-    if "optimizer" in known and muon and (unheard := NOT_MUONS & {*recipe, *overrides}):
-        rates = "lr_scale, matrix_lr, embedding_lr and head_lr"
-        raise RecipeError(f"{path}: optimizer: muon does not heed {', '.join(sorted(unheard))} but {rates}")
-
-    for source in [s for name in ("mixture", "eval_mixture") for s in recipe.get(name) or [] if isinstance(s, dict)]:
-        beside = path.parent / str(source.get("dataset"))
-        if beside.suffix in (".yaml", ".yml"):
-            source["dataset"] = str(beside)  # an identity file is found from the recipe, wherever the command runs
+    types = {f.name: f.type for c in classes for f in fields(c) if f.init}
+    if problems := wrong_keys(recipe, overrides, types) or wrong_types(recipe, types):
+        raise RecipeError([f"{path}: {problem}" for problem in problems])
+    find_beside(path, recipe)
 
     parser = Parser(classes, allow_abbrev=False)
-    parser.set_defaults_with_config(**_our_defaults(known), **recipe)
+    parser.set_defaults_with_config(**(_our_defaults(types) | recipe))
     arguments = [part for key, values in overrides.items() for part in (f"--{key}", *values)]
     try:
         configs = parser.parse_args_into_dataclasses(arguments)
@@ -253,17 +242,33 @@ def written(argv: list[str]) -> dict:
     return {key: value for key, value in (recipe | overrides).items() if not key.endswith("_token")}
 
 
-def wrong_types(recipe: dict, classes: tuple) -> list[str]:
+def wrong_keys(recipe: dict, overrides: dict, types: dict) -> list[str]:
+    """Keys that no config has, and those that the chosen optimizer would not heed."""
+    unknown = [f"unknown key {key!r}.{_suggest(key, types)}" for key in (*recipe, *overrides) if key not in types]
+    muon = "optimizer" in types and (recipe | overrides).get("optimizer", "muon") in ("muon", ["muon"])
+    if muon and (unheard := NOT_MUONS & {*recipe, *overrides}):
+        rates = "lr_scale, matrix_lr, embedding_lr and head_lr"
+        unknown.append(f"optimizer: muon does not heed {', '.join(sorted(unheard))} but {rates}")
+    return unknown
+
+
+def wrong_types(recipe: dict, types: dict) -> list[str]:
     """YAML values that the parser would take as they are: a fraction for a whole number, a word for a list."""
-    types = {f.name: str(f.type) for c in classes for f in fields(c)}
-    names = {f.name: f.type for c in classes for f in fields(c)}
     problems = []
     for key, value in recipe.items():
-        if names[key] is int and type(value) is not int:
+        if types[key] is int and type(value) is not int:
             problems.append(f"{key}={value!r} must be a whole number")
-        elif types[key].startswith("list") and not isinstance(value, list):
+        elif str(types[key]).startswith("list") and not isinstance(value, list):
             problems.append(f"{key}={value!r} must be a list, such as [{value}]")
     return problems
+
+
+def find_beside(path: Path, recipe: dict) -> None:
+    """Identity files are found from the recipe's folder, wherever the command runs."""
+    for source in [s for name in ("mixture", "eval_mixture") for s in recipe.get(name) or [] if isinstance(s, dict)]:
+        beside = path.parent / str(source.get("dataset"))
+        if beside.suffix in (".yaml", ".yml"):
+            source["dataset"] = str(beside)
 
 
 def check_sources(stage: str, configs: tuple) -> None:

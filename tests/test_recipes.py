@@ -152,6 +152,14 @@ def test_overrides_win_and_access_tokens_are_not_recorded():
     assert "hf_secret" not in str(recipe.written(argv))
 
 
+def test_a_recipe_wins_over_our_defaults(tmp_path):
+    text = (ROOT / "recipes/demo/sft.yaml").read_text() + "assistant_only_loss: false\ndisable_tqdm: false\n"
+    (tmp_path / "sft.yaml").write_text(text)
+    _, args = recipe.load("sft", ["--config", str(tmp_path / "sft.yaml")])
+    assert (args.assistant_only_loss, args.disable_tqdm, args.report_to) == (False, False, [])
+    assert recipe.load("sft", ["--config", str(ROOT / "recipes/demo/sft.yaml")])[1].assistant_only_loss
+
+
 def test_a_stage_alone_gives_status_2_too(tmp_path):
     import subprocess
     import sys
