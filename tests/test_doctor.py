@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SMALL
 from datasets.exceptions import DatasetNotFoundError
+from small_run import ROOT, SMALL
 
 from nanohf.cli import main
 from nanohf.data import world

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from conftest import COMMAND, ENVIRONMENT, nanohf_run
 from safetensors.torch import load_file
+from small_run import COMMAND, ENVIRONMENT, nanohf_run
 
 
 def kill_when(cwd: Path, appears: str, *options: str) -> None:
