@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
 from transformers import AutoTokenizer
 
@@ -20,14 +20,17 @@ from nanohf.hub.push import publish
 from nanohf.optim.groups import build_optimizer
 from nanohf.rollout.engine import complete
 from nanohf.tokenizer.train import encode_documents, token_bytes
-from nanohf.train.pretraining import build_model, derive_horizon, pretrain
+from nanohf.train.pretraining import build_model, choose_precision, compiled, derive_horizon, pretrain
 from nanohf.train.progress import refuse_fsdp, say
 
 
 def main(argv: list[str]) -> None:
     (config,) = recipe.load("pretrain", argv)
     checkpoints = runs.claim(config.run_dir, "pretrain", recipe.written(argv))
-    accelerator = Accelerator(log_with=None if config.report_to == "none" else config.report_to)
+    accelerator = Accelerator(
+        mixed_precision=choose_precision(config.mixed_precision, PartialState().device),
+        log_with=None if config.report_to == "none" else config.report_to,
+    )
     refuse_fsdp(accelerator)
     accelerator.init_trackers("nanohf", config=vars(config))
     set_seed(config.seed)
@@ -43,7 +46,7 @@ def main(argv: list[str]) -> None:
     validation = list(islice(load("validation"), max(1, batches // accelerator.num_processes)))
     result = pretrain(
         accelerator,
-        torch.compile(model, dynamic=False) if config.torch_compile else model,
+        compiled(model) if config.torch_compile else model,
         build_optimizer(
             model,
             matrix_lr=config.matrix_lr,
@@ -65,6 +68,7 @@ def main(argv: list[str]) -> None:
             "vocab_size": len(tokenizer),
             "parameters": parameters,
             "device": accelerator.device.type,
+            "mixed_precision": accelerator.mixed_precision,
             "metric": "bits per byte",
             "before": result["before"]["bpb"],
             "after": result["after"]["bpb"],
@@ -87,8 +91,10 @@ def open_loader(config, tokenizer, accelerator, split: str) -> PackedLoader:
 
 def measure(accelerator, tokenizer, validation: list[torch.Tensor], model, step: int) -> dict:
     """Bits per byte on the same validation rows every time, and a sample to look at."""
-    bpb = bits_per_byte(model, validation, torch.tensor(token_bytes(tokenizer)), accelerator.gather)
-    say(f"step {step:,} | {bpb:.4f} bits per byte | {complete(model, tokenizer, 'There is a', max_new_tokens=32)!r}")
+    with accelerator.autocast():
+        bpb = bits_per_byte(model, validation, torch.tensor(token_bytes(tokenizer)), accelerator.gather)
+        text = complete(model, tokenizer, "There is a", max_new_tokens=32)
+    say(f"step {step:,} | {bpb:.4f} bits per byte | {text!r}")
     return {"bpb": bpb}
 
 

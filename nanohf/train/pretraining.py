@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -49,6 +50,48 @@ def build_model(config, tokenizer) -> NanoHFForCausalLM:
             **chosen,
         )
     )
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """`mixed_precision` for the Accelerator, printed with its reason. Weights and optimizer state stay fp32.
+
+    Of the launcher, "no" counts as no choice: it says so by itself where nobody chose.
+
+    Raises:
+        RecipeError: the launcher chose something else than bf16.
+    """
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("no", "bf16"):
+        raise RecipeError(f"accelerate's mixed_precision={launched} must be bf16 or no: pretraining scales no losses")
+    if launched == "bf16":
+        chosen, why = "bf16", "chosen with accelerate launch or its config"
+    elif wanted != "auto":
+        chosen, why = wanted, "chosen in the recipe"
+    elif native := multiplies_bf16(device.type):
+        chosen, why = "bf16", f"auto: this machine's {native} multiplies it"
+    else:
+        chosen, why = "no", f"auto: {device.type} does not multiply bf16 by itself"
+    say(f"precision: {'fp32' if chosen == 'no' else chosen} ({why}); weights and optimizer state fp32")
+    return chosen
+
+
+def multiplies_bf16(device_type: str) -> str | None:
+    """The unit that does, or None."""
+    if device_type == "cuda":
+        return torch.cuda.get_device_name() if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    if device_type == "cpu" and torch.cpu._is_amx_tile_supported():
+        return "AMX"
+    return "AVX-512 BF16" if device_type == "cpu" and torch.cpu._is_avx512_bf16_supported() else None
+
+
+def compiled(model: torch.nn.Module) -> torch.nn.Module:
+    """torch.compile, or the model as it is where the machine has no compiler for it."""
+    try:
+        torch.compile(torch.neg)(torch.ones(2, device=model.device))
+    except Exception as error:  # a missing compiler, header or Triton: each has an exception of its own
+        say(f"torch_compile: not on this machine ({str(error).strip().splitlines()[0]}); training goes on without")
+        return model
+    return torch.compile(model, dynamic=False)
 
 
 def derive_horizon(config, parameters: int, num_processes: int) -> Horizon:
