@@ -1,7 +1,18 @@
 """The configuration of nanohf's GPT: plain fields, and `from_depth`, which derives them from one number."""
 
+from math import ceil
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+MODERN = {
+    "value_embeddings": True,
+    "residual_scalars": True,
+    "backout": True,
+    "query_key_scale": 1.2,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0},
+}
 
 
 @strict
@@ -10,7 +21,17 @@ class NanoHFConfig(PreTrainedConfig):
 
     The architecture is nanochat's of 2025-11 (https://github.com/karpathy/nanochat): rotary positions, RMSNorm without
     weights (also right after the embedding, and on queries and keys), squared ReLU, no biases, untied embedding and
-    head, logits capped at `final_logit_softcapping`.
+    head, logits capped at `final_logit_softcapping`. The fields below `tie_word_embeddings` are what nanochat added
+    by 2026-07; their defaults leave them out.
+
+    Args:
+        value_embeddings: every second layer, the last one included, adds gate · E[token] to its values, with a table E
+            of its own and a gate in (0, 3) for each key/value head.
+        residual_scalars: a layer reads a·x + b·x0, where x0 is the normalised embedding and a, b are learnt.
+        backout: a learnt share of the residual at half depth is taken out again before the final norm.
+        query_key_scale: factor of the normalised queries and keys.
+        layer_types: "full_attention" or "sliding_attention" for each layer; None: all full.
+        sliding_window: tokens that a sliding layer sees, its own included.
     """
 
     model_type = "nanohf"
@@ -32,6 +53,12 @@ class NanoHFConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
     tie_word_embeddings: bool = False
+    value_embeddings: bool = False
+    residual_scalars: bool = False
+    backout: bool = False
+    query_key_scale: float = 1.0
+    layer_types: list[str] | None = None
+    sliding_window: int | None = None
 
     def __post_init__(self, **kwargs):
         if self.intermediate_size is None:
@@ -48,6 +75,10 @@ class NanoHFConfig(PreTrainedConfig):
                 f"num_key_value_heads={self.num_key_value_heads} must divide "
                 f"num_attention_heads={self.num_attention_heads}"
             )
+        if self.layer_types is None:
+            self.layer_types = [FULL] * self.num_hidden_layers
+        if SLIDING in self.layer_types and not self.sliding_window:
+            raise ValueError("layer_types has sliding_attention: set sliding_window, the tokens such a layer sees")
         super().__post_init__(**kwargs)
         # Only the class that is saved enters auto_map by itself; a checkpoint shall load through all three. Set last:
         # what was loaded from the Hub names its repository there, and its fine-tuned copy shall not depend on that.
@@ -61,23 +92,36 @@ class NanoHFConfig(PreTrainedConfig):
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
 
+    def has_value_embedding(self, layer_idx: int) -> bool:
+        return self.value_embeddings and (self.num_hidden_layers - 1 - layer_idx) % 2 == 0
+
     @classmethod
-    def from_depth(cls, depth: int, vocab_size: int = 65536, **fields) -> "NanoHFConfig":
+    def from_depth(cls, depth: int, vocab_size: int = 65536, preset: str = "classic", **fields) -> "NanoHFConfig":
         """The model of `depth` layers: hidden_size = 64·depth, heads of about 128 channels.
 
         Args:
-            depth: number of layers, at least 1. Parameters are 2·V·C + 12·depth·C² with C = 64·depth.
+            depth: number of layers, at least 1. Parameters are 2·V·C + 12·depth·C² with C = 64·depth; `modern` adds
+                V·C for each layer with value embeddings.
             vocab_size: V, rows of the embedding and of the head.
+            preset: "classic" (nanochat of 2025-11) or "modern"; defaults of plain fields, nothing else.
             fields: any other field, which wins over the derived value.
 
         Raises:
-            ValueError: depth < 1.
+            ValueError: depth < 1, or an unknown preset.
         """
         if depth < 1:
             raise ValueError(f"depth={depth} must be at least 1")
+        if preset not in ("classic", "modern"):
+            raise ValueError(f"preset={preset!r} must be 'classic' or 'modern'")
         hidden_size = 64 * depth
         heads = max(1, (hidden_size + 127) // 128)
         while hidden_size % heads or (hidden_size // heads) % 2:
             heads += 1
         derived = {"hidden_size": hidden_size, "num_hidden_layers": depth, "num_attention_heads": heads}
+        if preset == "modern":
+            context = fields.get("max_position_embeddings", cls.max_position_embeddings)
+            derived |= MODERN | {
+                "layer_types": [SLIDING if i % 4 < 3 and i < depth - 1 else FULL for i in range(depth)],
+                "sliding_window": 128 * ceil(context / 512),
+            }
         return cls(vocab_size=vocab_size, **(derived | fields))

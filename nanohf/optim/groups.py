@@ -6,6 +6,8 @@ import torch
 
 from .muon import MuonAdamW
 
+SCALAR_LR = 0.005
+
 
 def build_groups(
     named_parameters: Iterable[tuple[str, torch.Tensor]],
@@ -25,6 +27,7 @@ def build_groups(
     adamw = {"kind": "adamw", "betas": (0.8, 0.95), "eps": 1e-10, "weight_decay": 0.0}
     rules = {
         "embedding": adamw | {"lr": embedding_lr * width},
+        "value embeddings": adamw | {"lr": embedding_lr / 2 * width},
         "head": adamw | {"lr": head_lr * width},
         "matrices": {
             "kind": "muon",
@@ -33,26 +36,25 @@ def build_groups(
             "lr": matrix_lr,
             "weight_decay": weight_decay,
         },
+        "scalars": adamw | {"lr": SCALAR_LR},
         "other": adamw | {"lr": head_lr * width},
     }
     params = {name: [] for name in rules}
     for name, p in named_parameters:
         if p.requires_grad:
-            rule = (
-                "embedding"
-                if "embed_tokens" in name
-                else "head"
-                if "lm_head" in name
-                else "matrices"
-                if p.ndim == 2
-                else "other"
-            )
-            params[rule].append(p)
+            params[_rule(name, p)].append(p)
     return [
         rule | {"name": name, "params": params[name], "lr": rule["lr"] * lr_scale}
         for name, rule in rules.items()
         if params[name]
     ]
+
+
+def _rule(name: str, p: torch.Tensor) -> str:
+    for part, rule in (("embed_tokens", "embedding"), ("value_embedding", "value embeddings"), ("lm_head", "head")):
+        if part in name:
+            return rule
+    return "matrices" if p.ndim == 2 else "scalars" if p.numel() == 1 else "other"
 
 
 def build_optimizer(model: torch.nn.Module, **settings) -> MuonAdamW:
