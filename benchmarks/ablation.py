@@ -36,7 +36,6 @@ ARMS = {
     "windows": WINDOWS,
     "modern": {"preset": "modern"} | FULL,
     "modern+windows": {"preset": "modern"} | WINDOWS,
-    "sdpa": {"attn_implementation": "sdpa_paged"},
 }
 
 

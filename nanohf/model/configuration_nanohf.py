@@ -1,7 +1,5 @@
 """The configuration of nanohf's GPT: plain fields, and `from_depth`, which derives them from one number."""
 
-from math import ceil
-
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -122,6 +120,6 @@ class NanoHFConfig(PreTrainedConfig):
             context = fields.get("max_position_embeddings", cls.max_position_embeddings)
             derived |= MODERN | {
                 "layer_types": [SLIDING if i % 4 < 3 and i < depth - 1 else FULL for i in range(depth)],
-                "sliding_window": 128 * ceil(context / 512),
+                "sliding_window": 128 * -(-context // 512),
             }
         return cls(vocab_size=vocab_size, **(derived | fields))
