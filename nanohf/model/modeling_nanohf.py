@@ -255,6 +255,15 @@ class NanoHFPreTrainedModel(PreTrainedModel):
         else:
             super()._init_weights(module)
 
+    def _resize_token_embeddings(self, new_num_tokens, pad_to_multiple_of=None, mean_resizing=True):
+        embedding = super()._resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        for module in self.modules():
+            if isinstance(module, NanoHFAttention) and (old := module.value_embedding) is not None:
+                module.value_embedding = self._get_resized_embeddings(
+                    old, embedding.num_embeddings, mean_resizing=mean_resizing
+                ).requires_grad_(old.weight.requires_grad)
+        return embedding
+
 
 class NanoHFModel(NanoHFPreTrainedModel):
     """Token ids to the last hidden state, final norm included."""

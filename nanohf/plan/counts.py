@@ -1,7 +1,9 @@
-"""Shape and parameters of the `classic` model from depth and vocab_size, its two dials."""
+"""Shape and parameters of the model from depth and vocab_size, its two dials, and its preset."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import count
+
+PRESETS = ("classic", "modern")
 
 
 @dataclass(frozen=True)
@@ -12,15 +14,18 @@ class Parameters:
     lm_head: int
     attention: int
     mlp: int
+    value_embeddings: int = 0  # this and what follows: the `modern` preset only
+    value_gates: int = 0
+    scalars: int = 0
 
     @property
     def total(self) -> int:
-        return self.embedding + self.lm_head + self.attention + self.mlp
+        return sum(getattr(self, field.name) for field in fields(self))
 
     @property
     def scaling(self) -> int:
         """Scaling params: block matrices + lm_head, the weights that cost a multiplication a token."""
-        return self.attention + self.mlp + self.lm_head
+        return self.attention + self.mlp + self.value_gates + self.lm_head
 
 
 def require_positive(name: str, value: float, fix: str) -> None:
@@ -45,19 +50,32 @@ def num_attention_heads(depth: int) -> int:
     return next(heads for heads in count(heads_before_rounding(depth)) if width % (2 * heads) == 0)
 
 
-def parameters(depth: int, vocab_size: int) -> Parameters:
+def parameters(depth: int, vocab_size: int, preset: str = "classic") -> Parameters:
     """Parameters by part, counted matrix by matrix: what the model class allocates."""
     width = hidden_size(depth)
+    if preset not in PRESETS:
+        raise ValueError(f"preset={preset!r} must be one of {', '.join(PRESETS)}")
     require_positive("vocab_size", vocab_size, "Give the tokenizer's size, 1 or more: --vocab-size 4096.")
     return Parameters(
         embedding=vocab_size * width,
         lm_head=width * vocab_size,
         attention=depth * 4 * width * width,  # query, key, value, output projection
         mlp=depth * 2 * width * (4 * width),  # up to 4x the width and down again
+        **(modern_parts(depth, vocab_size) if preset == "modern" else {}),
     )
 
 
+def modern_parts(depth: int, vocab_size: int) -> dict[str, int]:
+    """Every second layer, the last one included, has a table of values and a gate of 12 channels a head."""
+    layers = (depth + 1) // 2
+    return {
+        "value_embeddings": layers * vocab_size * hidden_size(depth),
+        "value_gates": layers * 12 * num_attention_heads(depth),
+        "scalars": 2 * depth + 1,  # of the residual and of the embedding in each layer; one share to take out again
+    }
+
+
 def closed_formula(depth: int, vocab_size: int) -> int:
-    """2·V·C + 12·depth·C²: the total by the source document's formula, the check on `parameters`."""
+    """2·V·C + 12·depth·C²: the total of `classic` by the source document's formula, the check on `parameters`."""
     width = hidden_size(depth)
     return 2 * vocab_size * width + 12 * depth * width**2

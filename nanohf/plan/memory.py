@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from nanohf.plan.counts import Parameters
 
 FP32 = 4  # bytes: masters, gradients and optimizer state are fp32; bf16 is autocast's business
-BUFFERS = {"embedding": 2, "lm_head": 2, "attention": 1, "mlp": 1}  # AdamW: two moments; Muon: one momentum
+MUON = ("attention", "mlp", "value_gates")  # one momentum; AdamW, which trains the rest, has two moments
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,6 @@ class Bytes:
 def memory(parameters: Parameters) -> dict[str, Bytes]:
     """Bytes on one process without sharding, by part and under `total`."""
     sizes = {field.name: getattr(parameters, field.name) for field in fields(parameters)}
-    parts = {part: Bytes(FP32 * n, FP32 * n, FP32 * BUFFERS[part] * n) for part, n in sizes.items()}
+    parts = {part: Bytes(FP32 * n, FP32 * n, FP32 * (1 if part in MUON else 2) * n) for part, n in sizes.items() if n}
     total = (sum(getattr(b, field.name) for b in parts.values()) for field in fields(Bytes))
     return parts | {"total": Bytes(*total)}

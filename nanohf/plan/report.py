@@ -20,6 +20,7 @@ TABLE_VOCAB_SIZES = (65_536, 12_288)  # nanochat's of 2025-11; what makes d3 abo
 class Plan:
     depth: int
     vocab_size: int
+    preset: str
     hidden_size: int
     num_attention_heads: int
     parameters: Parameters
@@ -36,6 +37,7 @@ class Plan:
 def plan(
     depth: int,
     vocab_size: int = 65_536,
+    preset: str = "classic",
     *,
     batch_tokens: int | None = None,
     tokens_per_parameter: float = TOKENS_PER_PARAMETER,
@@ -43,14 +45,14 @@ def plan(
     inputs: StageInputs | None = None,
 ) -> Plan:
     """Every number that follows from the dials; `render` prints them with their inputs."""
-    parameters = counts.parameters(depth, vocab_size)
-    assert parameters.total == counts.closed_formula(depth, vocab_size)
+    parameters = counts.parameters(depth, vocab_size, preset)
     tokens = horizon.horizon_tokens(parameters.total, tokens_per_parameter)
     chars = horizon.characters(tokens, chars_per_token)
     batch_tokens = horizon.default_batch_tokens(depth) if batch_tokens is None else batch_tokens
     return Plan(
         depth=depth,
         vocab_size=vocab_size,
+        preset=preset,
         hidden_size=counts.hidden_size(depth),
         num_attention_heads=counts.num_attention_heads(depth),
         parameters=parameters,
@@ -68,7 +70,7 @@ def plan(
 def render(plan: Plan, speeds: dict[str, Speed]) -> str:
     """The plan as text for the terminal: every derived number with its inputs."""
     sections = {
-        f"plan: depth {plan.depth}, vocabulary {plan.vocab_size:,}": model_lines(plan),
+        f"plan: depth {plan.depth}, vocabulary {plan.vocab_size:,}, {plan.preset}": model_lines(plan),
         "parameters": parameter_lines(plan),
         "text": text_lines(plan),
         "steps": step_lines(plan),
@@ -95,12 +97,25 @@ def parameter_lines(plan: Plan) -> list[str]:
         ("lm_head", p.lm_head, f"{c} x {v}"),
         ("attention", p.attention, f"{d} x 4 x {c}^2"),
         ("mlp", p.mlp, f"{d} x 8 x {c}^2"),
-        ("total", p.total, "the sum of these"),
-        ("formula", counts.closed_formula(d, plan.vocab_size), f"2 x {v} x {c} + 12 x {d} x {c}^2"),
-        ("scaling", p.scaling, "attention + mlp + lm_head"),
     ]
+    if plan.preset == "modern":
+        layers = (d + 1) // 2
+        rows += [
+            ("value embeddings", p.value_embeddings, f"{layers} x {v} x {c}"),
+            ("value gates", p.value_gates, f"{layers} x 12 x {plan.num_attention_heads}"),
+            ("scalars", p.scalars, f"2 x {d} + 1"),
+            ("total", p.total, "the sum of these"),
+            ("scaling", p.scaling, "attention + mlp + value gates + lm_head"),
+        ]
+    else:
+        rows += [
+            ("total", p.total, "the sum of these"),
+            ("formula", counts.closed_formula(d, plan.vocab_size), f"2 x {v} x {c} + 12 x {d} x {c}^2"),
+            ("scaling", p.scaling, "attention + mlp + lm_head"),
+        ]
     width = max(len(f"{number:,}") for _, number, _ in rows)
-    return [f"{name:<10} {number:>{width},} = {formula}" for name, number, formula in rows]
+    names = max(10, *(len(name) for name, *_ in rows))
+    return [f"{name:<{names}} {number:>{width},} = {formula}" for name, number, formula in rows]
 
 
 def text_lines(plan: Plan) -> list[str]:
@@ -126,8 +141,8 @@ def memory_lines(plan: Plan) -> list[str]:
     rows = [[part, *(f"{getattr(size, c):,}" for c in columns)] for part, size in plan.memory.items()]
     return [
         *align([["", *columns], *rows]),
-        "a parameter: weights 4, gradients 4, optimizer 8 with AdamW (embedding, lm_head: two moments)",
-        "or 4 with Muon (attention, mlp: one momentum)",
+        "a parameter: weights 4, gradients 4, optimizer 8 with AdamW (embeddings, lm_head, scalars: two moments)",
+        "or 4 with Muon (the other matrices: one momentum)",
     ]
 
 
@@ -184,6 +199,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     what.add_argument("--depth", type=int, metavar="N", help="plan a model of N layers")
     what.add_argument("--table", action="store_true", help="parameters of depths 1 to 20 instead")
     parser.add_argument("--vocab-size", type=int, default=65_536, metavar="V", help="(default: %(default)s)")
+    parser.add_argument("--preset", choices=counts.PRESETS, default="classic", help="(default: %(default)s)")
     parser.add_argument(
         "--batch-tokens",
         type=int,
@@ -204,7 +220,7 @@ def main(args: Namespace) -> int:
         if args.table:
             print(table(tuple(dict.fromkeys((*TABLE_VOCAB_SIZES, args.vocab_size)))))
         else:
-            planned = plan(args.depth, args.vocab_size, batch_tokens=args.batch_tokens)
+            planned = plan(args.depth, args.vocab_size, args.preset, batch_tokens=args.batch_tokens)
             print(render(planned, last_speeds(args.runs, socket.gethostname())))
     except ValueError as error:
         print(f"nanohf plan: error: {error}", file=sys.stderr)

@@ -19,7 +19,8 @@ def small_model():
         model = NanoHFForCausalLM._from_config(config, attn_implementation=attention)
         with torch.no_grad():
             for p in model.parameters():
-                p.normal_(0, 1 / math.sqrt(p.shape[1]))
+                if p.ndim == 2:
+                    p.normal_(0, 1 / math.sqrt(p.shape[1]))
         return model.eval()
 
     return make

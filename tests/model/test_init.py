@@ -110,3 +110,22 @@ def test_a_copy_saved_after_a_hub_load_does_not_depend_on_that_repository(tmp_pa
     auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
     assert set(auto_map) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
     assert not any("--" in reference for reference in auto_map.values())
+
+
+@pytest.mark.parametrize("make", [direct, from_config, meta_device, from_nothing])
+def test_initialisation_of_the_modern_preset(make, tmp_path, monkeypatch):
+    monkeypatch.setitem(CONFIG, "preset", "modern")
+    monkeypatch.setitem(CONFIG, "depth", 4)
+    torch.manual_seed(0)
+    model = make(tmp_path).model
+    scales = [(layer.residual_scale.item(), layer.input_scale.item()) for layer in model.layers]
+    expected = [(1.15, 0.20), (1.15 - 0.1 / 3, 0.15), (1.15 - 0.2 / 3, 0.10), (1.05, 0.05)]
+    assert scales == [pytest.approx(pair) for pair in expected]
+    assert model.backout_scale.item() == pytest.approx(0.2)
+    attentions = [layer.self_attn for layer in model.layers]
+    assert [a.value_embedding is not None for a in attentions] == [False, True, False, True]
+    for attention in attentions[1::2]:
+        assert attention.value_embedding.weight.std().item() == pytest.approx(256**-0.5, rel=0.02)
+        gate = attention.value_gate.weight
+        assert gate.shape == (2, 12)
+        assert 0 <= gate.min() < gate.max() <= 0.02

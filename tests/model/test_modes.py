@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -14,6 +15,18 @@ from nanohf.model import NanoHFForCausalLM
 ATTENTION = ["eager", "sdpa", "flex_attention"]
 CACHES = ["none", "dynamic", "static"]
 V, SEQ = 128, 32
+LOWEST = torch.finfo(torch.float32).min
+
+
+@pytest.fixture(params=["classic", "modern"])
+def small_model(request, small_model):
+    """Every test for both presets; the window is short enough to be felt."""
+    window = {"preset": "modern", "sliding_window": 8} if request.param == "modern" else {}
+    return partial(small_model, **window)
+
+
+def is_modern(model) -> bool:
+    return model.config.value_embeddings
 
 
 def assert_close(a, b):
@@ -108,16 +121,17 @@ def test_packed_rows_with_compiled_flex_attention(small_model):
 @pytest.mark.parametrize("attention", ATTENTION[:2], indirect=True)
 @torch.no_grad()
 def test_packed_rows_with_a_cache(small_model, attention, cache):
-    """With a cache transformers reads no borders from position_ids; a 4D mask states them."""
+    """With a cache transformers reads no borders from position_ids; 4D masks state them."""
     model = small_model(attn_implementation=attention)
     lengths = [11, 1, 20]
     ids = torch.randint(V, (1, SEQ))
     positions = torch.cat([torch.arange(n) for n in lengths])[None]
     document = torch.cat([torch.full((n,), i) for i, n in enumerate(lengths)])
     allowed = (document[:, None] == document) & torch.ones(SEQ, SEQ).tril().bool()
-    mask = torch.zeros(SEQ, SEQ).masked_fill(~allowed, torch.finfo(torch.float32).min)[None, None]
+    masks = {"full_attention": allowed, "sliding_attention": allowed.triu(-7)}
+    masks = {kind: torch.zeros(SEQ, SEQ).masked_fill(~m, LOWEST)[None, None] for kind, m in masks.items()}
     past = new_cache(cache, model)
-    logits = model(ids, attention_mask=mask, position_ids=positions, past_key_values=past).logits[0]
+    logits = model(ids, attention_mask=masks, position_ids=positions, past_key_values=past).logits[0]
     for piece, answer in zip(ids[0].split(lengths), logits.split(lengths), strict=True):
         assert_close(answer, lonely(model, piece))
 
@@ -156,11 +170,11 @@ def test_beams_and_prompt_lookup_reorder_and_crop_the_cache_rightly(small_model)
 @torch.no_grad()
 def test_linear_rope_scaling_is_slower_positions(small_model):
     ids = torch.randint(V, (2, SEQ))
-    scaling = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10_000.0}
-    slow = small_model(rope_parameters=scaling)
+    fast = small_model()
+    slow = small_model(rope_parameters=fast.config.rope_parameters | {"rope_type": "linear", "factor": 2.0})
     positions = torch.arange(SEQ)[None]
     # with a cache: without one, positions that step by 2 would read as documents of one token
-    assert_close(slow(ids, position_ids=2 * positions, use_cache=True).logits, small_model()(ids).logits)
+    assert_close(slow(ids, position_ids=2 * positions, use_cache=True).logits, fast(ids).logits)
 
 
 @torch.no_grad()
@@ -170,8 +184,10 @@ def test_grouped_heads_equal_repeated_heads(small_model):
     full = small_model(depth=4)
     weights = grouped.state_dict()
     for name in weights:
-        if "k_proj" in name or "v_proj" in name:
+        if "k_proj" in name or "v_proj" in name or "value_gate" in name:
             weights[name] = weights[name].repeat(2, 1)
+        elif "value_embedding" in name:
+            weights[name] = weights[name].repeat(1, 2)
     full.load_state_dict(weights)
     ids = torch.randint(V, (2, SEQ))
     for attention in ATTENTION[:2]:
@@ -184,6 +200,10 @@ def test_inputs_embeds(small_model):
     model = small_model()
     ids = torch.randint(V, (2, SEQ))
     embeds = model.get_input_embeddings()(ids)
+    if is_modern(model):
+        with pytest.raises(ValueError, match="value embeddings"):
+            model(inputs_embeds=embeds)
+        return
     assert_close(model(inputs_embeds=embeds).logits, model(ids).logits)
     with pytest.raises(ValueError, match="exactly one"):
         model(input_ids=ids, inputs_embeds=embeds)
@@ -222,6 +242,28 @@ def test_hidden_states_and_attentions(small_model):
 
 
 # ---------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("fields", [{}, {"depth": 4, "num_key_value_heads": 1}], ids=["equal heads", "grouped"])
+@pytest.mark.parametrize("kind", ["plain", "packed", "padded"])
+def test_attention_when_training_on_a_cpu_equals_eager(small_model, kind, fields, monkeypatch):
+    """Blocks of queries of which the last is not full; gradients of everything are compared."""
+    monkeypatch.setattr("nanohf.model.modeling_nanohf.QUERY_BLOCK", 12)
+    model = small_model(**fields).train()
+    ids = torch.randint(V, (2, SEQ))
+    inputs = {"input_ids": ids, "labels": ids, "use_cache": False}
+    if kind == "packed":
+        inputs["position_ids"] = torch.arange(SEQ).remainder(13).expand(2, -1)
+    if kind == "padded":
+        inputs["attention_mask"] = torch.ones_like(ids).index_put((torch.tensor(1), torch.arange(9)), torch.tensor(0))
+        inputs["labels"] = ids.clone()
+        inputs["labels"][1, :10] = -100  # the first real token has nothing real before it
+    ours = model(**inputs).loss
+    model.set_attn_implementation("eager")
+    eager = model(**inputs).loss
+    assert_close(ours, eager)
+    for a, b in zip(gradients(model, ours), gradients(model, eager), strict=True):
+        assert_close(a, b)
 
 
 def test_loss_is_cross_entropy_of_the_next_token(small_model):
@@ -348,7 +390,8 @@ def test_lora_on_all_linear_layers(small_model, tmp_path):
     torch.manual_seed(5)
     tuned = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     adapted = {name.partition(".lora_A")[0].rpartition(".")[2] for name, _ in tuned.named_modules() if "lora_A" in name}
-    assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"}  # the block matrices, not the head
+    gate = {"value_gate"} if is_modern(model) else set()
+    assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"} | gate  # block matrices, not the head
 
     tuned(input_ids=ids, labels=ids).loss.backward()
     trained = {name for name, p in tuned.named_parameters() if p.grad is not None}
