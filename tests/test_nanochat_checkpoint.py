@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, NanoChatForCausalLM
 
 from nanohf.cli import main
-from nanohf.model.convert_checkpoint import nanochat_logits
+from nanohf.model.convert_checkpoint import WEIGHTS, nanochat_logits
 from nanohf.tokenizer.from_tiktoken import from_tiktoken
 from nanohf.tokenizer.train import SPECIAL_TOKENS, SPLIT
 
@@ -187,6 +187,13 @@ def test_what_later_architectures_added_is_named(checkpoint, tmp_path, capsys):
         "window_pattern='SSSL'; resid_lambdas; value_embeds.N.weight; transformer.h.N.attn.ve_gate.weight; "
         "smear_gate.weight (mixes in the previous token's embedding: state outside the KV cache)."
     ) in error
+
+
+def test_a_wrong_table_is_noticed(checkpoint, monkeypatch, tmp_path, capsys):
+    keys, values = "transformer.h.N.attn.c_k.weight", "transformer.h.N.attn.c_v.weight"
+    monkeypatch.setitem(WEIGHTS, keys, WEIGHTS[values])
+    monkeypatch.setitem(WEIGHTS, values, "model.layers.N.self_attn.k_proj.weight")
+    assert "logits differ by" in refusal(checkpoint(), tmp_path, capsys)
 
 
 @pytest.mark.parametrize("name", ["lm_head.weight", "transformer.h.1.attn.c_k.weight"])
