@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     _plan(verbs.add_parser("plan", help="what a depth costs: parameters, text, steps, bytes, minutes"))
     _chat(verbs.add_parser("chat", help="talk to a model, calculator included"))
     _push(verbs.add_parser("push", help="push finished stages of a run to the Hub"))
-    _convert(verbs.add_parser("convert", help="to transformers' NanoChatForCausalLM, without remote code, or from it"))
+    _convert(verbs.add_parser("convert", help="to transformers' NanoChatForCausalLM, or from it or nanochat itself"))
     args = parser.parse_args(argv)
 
     from nanohf.recipe import RecipeError
@@ -97,12 +97,14 @@ def _push(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="a model folder")
+    parser.add_argument("source", help="a model folder, or a checkpoint folder of nanochat")
     parser.add_argument("target", help="the folder to write; it must not exist")
-    parser.add_argument("--to", required=True, choices=("nanochat", "nanohf"), help="what the result shall be")
+    parser.add_argument(
+        "--to", choices=("nanochat", "nanohf"), help="what the result shall be; default: what the source is not"
+    )
 
     def handler(args) -> int:
-        from nanohf.model.convert import convert
+        from nanohf.convert import convert
 
         return convert(args.source, args.target, args.to)
 

@@ -1,18 +1,25 @@
 """Carries a model folder between nanohf and transformers' own NanoChatForCausalLM, which needs no remote code.
 
-    nanohf convert runs/d4/sft out/d4-nanochat --to nanochat      # for servers that run no remote code
-    nanohf convert some/nanochat-d32 runs/d32/base --to nanohf
+    nanohf convert runs/d4/sft out/d4-nanochat      # for servers that run no remote code
+    nanohf convert some/nanochat-d32 runs/d32/base
 
 The two are one architecture with the same weight names, so weights are carried bit by bit and in their own dtype. The
 result is written beside the target, loaded from there, compared with the source, and renamed only if it agrees.
 """
 
 import shutil
-import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, NanoChatForCausalLM, PreTrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    NanoChatForCausalLM,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from . import NanoHFForCausalLM
 
@@ -70,25 +77,37 @@ def from_nanochat(source_dir: str | Path, target_dir: str | Path) -> None:
 
 
 def _convert(source_dir: str | Path, target_dir: str | Path, source_class: type, target_class: type) -> None:
-    source, target = Path(source_dir), Path(target_dir)
-    if target.exists():
-        raise ValueError(f"{target} exists. Choose another target, or remove it first.")
-    model = _load(source, source_class)
-    converted = target_class._from_config(_map_config(model.config, target_class.config_class), dtype=model.dtype)
-    converted.load_state_dict(model.state_dict())
-    converted.generation_config = model.generation_config
-
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    source = Path(source_dir)
+    with written(Path(target_dir)) as partial:
+        model = _load(source, source_class)
+        converted = target_class._from_config(_map_config(model.config, target_class.config_class), dtype=model.dtype)
+        converted.load_state_dict(model.state_dict())
+        converted.generation_config = model.generation_config
         converted.save_pretrained(partial)
         for name in TOKENIZER_FILES:
             if (source / name).exists():
                 shutil.copy2(source / name, partial / name)
-        _require_same_weights(model, partial)
-        _require_same_logits(source, partial)
-        _require_same_tokens(source, partial)
+        require_same_weights(model.state_dict(), partial)
+        before = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
+        require_same_logits(lambda ids, use_cache: before(ids, use_cache=use_cache).logits, partial)
+        if (source / "tokenizer_config.json").exists():
+            require_same_tokens(AutoTokenizer.from_pretrained(source), partial)
+
+
+@contextmanager
+def written(target: Path) -> Iterator[Path]:
+    """A folder to write in, beside `target`. It takes that name if the block ends well, and is gone otherwise.
+
+    Raises:
+        ValueError: the target exists.
+    """
+    if target.exists():
+        raise ValueError(f"{target} exists. Choose another target, or remove it first.")
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -126,10 +145,9 @@ def _map_config(config: PreTrainedConfig, config_class: type) -> PreTrainedConfi
     return config_class(**{field: getattr(config, field) for field in FIELDS})
 
 
-def _require_same_weights(model: torch.nn.Module, written: Path) -> None:
+def require_same_weights(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
     """Bit by bit, and by the name under which they are found again."""
-    found = AutoModelForCausalLM.from_pretrained(written, dtype="auto").state_dict()
-    weights = model.state_dict()
+    found = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").state_dict()
     changed = [name for name in weights.keys() | found.keys() if not _same(weights.get(name), found.get(name))]
     if changed:
         raise ValueError(f"weights changed on the way: {', '.join(sorted(changed))}.")
@@ -140,31 +158,17 @@ def _same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
 
 
 @torch.no_grad()
-def _require_same_logits(source: Path, written: Path) -> None:
-    """Both folders, loaded anew in fp32 as a user would, on rows of random tokens with and without a cache."""
-    before, after = (AutoModelForCausalLM.from_pretrained(f, dtype=torch.float32).eval() for f in (source, written))
-    length = min(64, before.config.max_position_embeddings)
-    ids = torch.randint(before.config.vocab_size, (4, length), generator=torch.Generator().manual_seed(0))
+def require_same_logits(expected: Callable[[torch.Tensor, bool], torch.Tensor], folder: Path) -> None:
+    """`expected(ids, use_cache)` and the folder loaded in fp32, on rows of random tokens, with a cache and without."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    length = min(64, model.config.max_position_embeddings)
+    ids = torch.randint(model.config.vocab_size, (4, length), generator=torch.Generator().manual_seed(0))
     for use_cache in (False, True):
-        difference = (before(ids, use_cache=use_cache).logits - after(ids, use_cache=use_cache).logits).abs().max()
+        difference = (expected(ids, use_cache) - model(ids, use_cache=use_cache).logits).abs().max()
         if not difference <= TOLERANCE:  # also refuses NaN
             raise ValueError(f"logits differ by {difference:.1e} on a probe batch, more than {TOLERANCE:.0e}.")
 
 
-def _require_same_tokens(source: Path, written: Path) -> None:
-    if not (source / "tokenizer_config.json").exists():
-        return
-    before, after = (AutoTokenizer.from_pretrained(folder)(PROBE_TEXT).input_ids for folder in (source, written))
-    if before != after:
-        raise ValueError(f"the tokenizer of {source} gives other ids for a probe text when loaded from the result.")
-
-
-def convert(source_dir: str, target_dir: str, to: str) -> int:
-    """`nanohf convert SOURCE TARGET --to nanochat|nanohf`; the exit status."""
-    try:
-        (to_nanochat if to == "nanochat" else from_nanochat)(source_dir, target_dir)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{target_dir}: weights bit-exact, logits within {TOLERANCE:.0e} of {source_dir}")
-    return 0
+def require_same_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    if tokenizer(PROBE_TEXT).input_ids != AutoTokenizer.from_pretrained(folder)(PROBE_TEXT).input_ids:
+        raise ValueError("the tokenizer gives other ids for a probe text when loaded from the result.")

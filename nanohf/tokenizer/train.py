@@ -58,6 +58,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int
             f"the text gives only {found} tokens, vocab_size={vocab_size} wants more. "
             f"Use more text or vocab_size={max(SMALLEST_VOCABULARY, found // 64 * 64)}."
         )
+    return wrap(backend, model_max_length)
+
+
+def wrap(backend: Tokenizer, model_max_length: int) -> PreTrainedTokenizerFast:
+    """A BPE that has the special tokens, as a transformers tokenizer: BOS in front, chat template, padding left."""
     bos = SPECIAL_TOKENS[0]
     backend.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, backend.token_to_id(bos))]
