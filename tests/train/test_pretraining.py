@@ -5,10 +5,10 @@ import torch
 
 from nanohf import recipe
 from nanohf.recipe import RecipeError
-from nanohf.train import pretraining
-from nanohf.train.pretraining import choose_precision, compiled
+from nanohf.train import hardware
+from nanohf.train.hardware import choose_precision, compiled
 
-CPU = torch.device("cpu")
+CPU = "cpu"
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 )
 def test_the_launcher_then_the_recipe_then_the_machine(monkeypatch, capsys, launched, wanted, native, chosen):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
-    monkeypatch.setattr(pretraining, "multiplies_bf16", lambda device_type: native)
+    monkeypatch.setattr(hardware, "multiplies_bf16", lambda device_type: native)
     assert choose_precision(wanted, CPU) == chosen
     assert ("fp32 (" if chosen == "no" else "bf16 (") in capsys.readouterr().out
 
