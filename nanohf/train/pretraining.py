@@ -121,7 +121,12 @@ def pretrain(
     started = time.perf_counter() - state["seconds"]
     saved, bad = time.monotonic(), 0
     model.train()
-    with sigterm() as stop:
+    with sigterm() as asked:
+
+        def wishes() -> tuple[bool, bool]:
+            """To stop, and to save."""
+            return asked.is_set(), config.save_minutes > 0 and time.monotonic() - saved > 60 * config.save_minutes
+
         while (step := state["step"]) < horizon.steps:
             factor = lr_factor(step, horizon.steps, config.warmup_steps, config.warmdown_ratio)
             for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
@@ -129,12 +134,10 @@ def pretrain(
                 if group["kind"] == "muon":
                     group["momentum"] = muon_momentum(step)
 
-            minutes_up = config.save_minutes > 0 and time.monotonic() - saved > 60 * config.save_minutes
             try:
                 loss, norm, stopped, minutes_up = train_step(
-                    accelerator, model, optimizer, loader, horizon.accumulation, config.max_grad_norm,
-                    (stop.is_set(), minutes_up),
-                )  # fmt: skip
+                    accelerator, model, optimizer, loader, horizon.accumulation, config.max_grad_norm, wishes
+                )
             except ConnectionError as error:
                 raise RecipeError(f"{error}: the same command goes on from {last_good(checkpoints)}") from error
             state["step"] = step = step + 1
@@ -151,17 +154,15 @@ def pretrain(
                     f"{loss} and gradient norm {norm}. The last good checkpoint is {last_good(checkpoints)}; lower "
                     "learning rates need a fresh start: --from pretrain"
                 )
-            if step % config.eval_steps == 0 and step < horizon.steps:
+            if step == horizon.steps:
+                break
+            if step % config.eval_steps == 0:
                 with speed.paused():
                     accelerator.log(measure(step), step=step)
-            if (
-                step < horizon.steps
-                and (stopped or minutes_up or step % config.save_steps == 0)
-                and (stopped or not bad)
-            ):
+            if stopped or (not bad and (minutes_up or step % config.save_steps == 0)):
                 save()
                 saved = time.monotonic()
-            if step < horizon.steps and stopped:
+            if stopped:
                 say(f"SIGTERM: stopped after step {step:,} with a checkpoint; the same command goes on")
                 return None
 
@@ -189,7 +190,7 @@ def pretrain(
 
 
 def train_step(
-    accelerator, model, optimizer, loader, accumulation: int, max_grad_norm: float, wishes: tuple[bool, ...] = ()
+    accelerator, model, optimizer, loader, accumulation: int, max_grad_norm: float, wishes: Callable = tuple
 ) -> list[float]:
     """One update over `accumulation` passes; gradients meet between processes in the last one only.
 
@@ -204,7 +205,7 @@ def train_step(
             accelerator.backward(loss)
         total += loss.detach()
     norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
-    mine = torch.stack([total, norm.to(total), *torch.tensor(wishes).to(total)])
+    mine = torch.stack([total, norm.to(total), *torch.tensor(wishes()).to(total)])
     loss, norm, *wished = accelerator.reduce(mine, "mean").tolist()
     if math.isfinite(loss) and math.isfinite(norm):
         optimizer.step()
