@@ -1,6 +1,7 @@
 """`nanohf run`: the stages in order, each through `accelerate launch`; what is done is skipped, what is not goes on."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,8 @@ def run(
             go_on = "the same command without --from goes on" if first else "the same command goes on"
             print(f"{stage} ended with exit status {status}; {go_on} from here", file=sys.stderr)
             return status
+        elif runs.done(run_dir, stage) is None:  # told to stop, and did
+            return 0
     print(f"\n{write_report(run_dir)}", flush=True)
     return int(failed)
 
@@ -139,7 +142,20 @@ QUIET = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
 def launch(command: list[str]) -> int:
     cpu = {"OMP_NUM_THREADS": str(os.cpu_count()), **CPU} if "cpu.yaml" in command[5] else {}
     quiet = {} if sys.stderr.isatty() else QUIET
-    return subprocess.call(command, env=cpu | quiet | os.environ)
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        return subprocess.call(command, env=cpu | quiet | os.environ)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def pass_on(*_) -> None:
+    """SIGTERM to the stage's processes: they may save a checkpoint; accelerate would leave them behind."""
+    import psutil
+
+    for launcher in psutil.Process().children():
+        for process in launcher.children(recursive=True) or [launcher]:
+            process.terminate()
 
 
 def skip(run_dir: Path, stage: str, record: dict, wanted: dict) -> None:

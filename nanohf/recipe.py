@@ -89,7 +89,11 @@ class PretrainConfig(Publish, TextSource, RunFolder):
     eval_steps: int = field(default=250, metadata={"help": "bits per byte and samples every so many steps"})
     eval_tokens: int = field(default=1_048_576, metadata={"help": "validation tokens"})
     save_steps: int = field(default=1000, metadata={"help": "checkpoint every so many steps"})
+    save_minutes: float = field(default=15.0, metadata={"help": "and every so many minutes; 0: by steps only"})
     save_total_limit: int = field(default=2, metadata={"help": "checkpoints to keep"})
+    max_nonfinite_steps: int = field(
+        default=10, metadata={"help": "end after so many steps in a row without a finite loss and gradient"}
+    )
     logging_steps: int = field(default=10, metadata={"help": "a line every so many steps"})
     mixed_precision: str = field(
         default="auto", metadata={"help": "auto, no or bf16; auto: bf16 where the hardware multiplies it"}
@@ -103,7 +107,8 @@ class PretrainConfig(Publish, TextSource, RunFolder):
             self.mixed_precision = "no"
         problems = too_small(
             self, depth=1, max_length=2, per_device_train_batch_size=1, batch_tokens=1,
-            eval_steps=1, eval_tokens=1, save_steps=1, save_total_limit=1, logging_steps=1,
+            eval_steps=1, eval_tokens=1, save_steps=1, save_minutes=0, save_total_limit=1, logging_steps=1,
+            max_nonfinite_steps=1,
         )  # fmt: skip
         if self.max_steps != -1 and self.max_steps < 1:
             problems.append(f"max_steps={self.max_steps} must be at least 1, or -1 for the horizon")

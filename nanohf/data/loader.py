@@ -1,15 +1,22 @@
-"""Documents to rows for pretraining: tokenised in batches, packed best-fit, split by rank, resumable to the token.
+"""Documents to rows for pretraining: tokenised ahead of the step, packed, split by rank, resumable to the token.
 
-Every row starts with BOS and is full: nothing is padded and no token is lost. Where no document in the buffer fits the
-rest of a row, the longest is cut in two and the part without a beginning gets a BOS of its own.
+Every row is full and starts with BOS and the beginning of a document: nothing is padded. Documents meet in a row that
+they fill exactly, as far as there are such; else the last of them is cut, and its rest follows behind the beginning of
+another row. So nothing is lost where documents are no longer than a row on average. Where they are, rests are dropped:
+rows cannot be filled from the middle of documents alone.
 """
 
-from bisect import bisect_right, insort
+import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import torch
 from datasets import IterableDataset
-from datasets.distributed import split_dataset_by_node
+
+WAITING = 64  # rows' worth of rests at most; of a document, as many rows are tokenised, at 8 characters a token
+ATTEMPTS = 6  # to read on when a stream dies, the pause between them doubling from a second on
+CHUNK = 128  # documents that are read and tokenised at a time
 
 
 class PackedLoader:
@@ -18,11 +25,12 @@ class PackedLoader:
     Args:
         stream: {"text": str} documents, with state_dict; epochs follow each other without end.
         encode: texts to token ids, each starting with BOS.
-        rank, world_size: which share of the documents this process reads.
+        rank, world_size: document number n of an epoch is read by rank n % world_size.
         buffer_size: documents to choose from when a row is filled; more waste less and hold more memory.
 
     Raises:
-        ValueError: the stream has no text.
+        ValueError: the stream has no text for this rank.
+        ConnectionError: the stream died, also when it was opened anew several times.
     """
 
     def __init__(
@@ -33,87 +41,165 @@ class PackedLoader:
         length: int,
         rank: int = 0,
         world_size: int = 1,
-        buffer_size: int = 256,
+        buffer_size: int = 512,
     ):
-        self.stream = split_dataset_by_node(stream, rank, world_size) if world_size > 1 else stream
-        self.encode = encode
+        self.stream, self.encode = stream, encode
         self.rows, self.length = rows, length
+        self.rank, self.world_size = rank, world_size
         self.buffer_size = buffer_size
-        self.buffer: list[list[int]] = []  # token ids of pending pieces, by length
-        self.epoch = 0
-        self.documents = self.tokens = self.cut = 0
-        self._texts = None
-        self._place = None  # the stream's state to go on from, until it is read again
+        self.buffer: list[np.ndarray] = []  # ids of the documents that wait, oldest first
+        self.rests: list[np.ndarray] = []  # of documents that were cut, newest first
+        self.tokens = self.cropped = self.continued = 0  # given out; rests dropped; rests among those given out
+        # Where the next chunk begins, and what was met until there. `overlong`: tokens of books that were not even
+        # tokenised, as many as their characters suggest.
+        self.place = {"epoch": 0, "position": 0, "documents": 0, "empty": 0, "overlong": 0, "stream": None}
+        self.seconds = 0.0  # that the caller waited for batches
+        self._thread = ThreadPoolExecutor(1, "loader")
+        self._ahead: Future | None = None
+        self._texts = None  # the thread's iterator over the stream
 
     def __iter__(self):
         return self
 
     def __next__(self) -> torch.Tensor:
-        batch = torch.tensor([self._row() for _ in range(self.rows)])
+        started = time.perf_counter()
+        batch = torch.from_numpy(np.stack([self._row() for _ in range(self.rows)])).long()
         self.tokens += batch.numel()
+        self.seconds += time.perf_counter() - started
         return batch
 
-    def _row(self) -> list[int]:
-        row: list[int] = []
-        while room := self.length - len(row):
-            if len(self.buffer) < self.buffer_size:
+    def shares(self) -> dict[str, float]:
+        """Of the tokens read: those no row will hold, and those that stand apart from their document's beginning."""
+        waiting = sum(map(len, self.buffer)) + sum(map(len, self.rests))
+        lost = self.cropped + self.place["overlong"]
+        read = max(1, self.tokens + waiting + lost)
+        return {"cropped": lost / read, "continued": self.continued / read}
+
+    def _row(self) -> np.ndarray:
+        """The oldest document, then a rest that waits, else other documents until some fill the row exactly."""
+        while len(self.buffer) < self.buffer_size:
+            self._refill()
+        row = [self._fit(self.buffer.pop(0), self.length)]
+        while room := self.length - sum(map(len, row)):
+            if self.rests:
+                row.append(self._fit(self.rests.pop(0), room))
+                self.continued += len(row[-1])
+                continue
+            while len(self.buffer) < 2:
                 self._refill()
-            fits = bisect_right(self.buffer, room, key=len)
-            piece = self.buffer.pop(fits - 1 if fits else -1)
-            if len(piece) > room:
-                piece, rest = cut(piece, room)
-                insort(self.buffer, rest, key=len)
-                self.cut += 1
-            row += piece
-        return row
+            lengths = np.fromiter(map(len, self.buffer), int, len(self.buffer))
+            last, over = closing(lengths, room)
+            fits = np.flatnonzero(lengths <= room)
+            for i in fits[:1].tolist() if over and len(fits) else last:
+                row.append(self._fit(self.buffer[i], self.length - sum(map(len, row))))
+                self.buffer[i] = None
+            self.buffer = [document for document in self.buffer if document is not None]
+        return np.concatenate(row)
+
+    def _fit(self, piece: np.ndarray, room: int) -> np.ndarray:
+        """As much of the piece as there is room for. Its rest, with a BOS of its own, waits for the inside of a row."""
+        if len(piece) > room:
+            most = WAITING * self.length
+            rest = piece[room - 1 :][:most].copy()
+            rest[0] = piece[0]
+            self.rests.insert(0, rest)
+            self.cropped += len(piece) - room + 1 - len(rest)
+            while sum(map(len, self.rests)) > most:
+                self.cropped += len(self.rests.pop())
+        return piece[:room]
 
     def _refill(self) -> None:
-        texts = []
-        while len(texts) < self.buffer_size:
-            texts += [text] if (text := self._next_text()) else []
-        for ids in self.encode(texts):
-            insort(self.buffer, ids, key=len)
+        ahead = self._ahead or self._thread.submit(self._read)
+        self._ahead = None
+        documents, self.place = ahead.result()
+        self.buffer += documents
+        self._ahead = self._thread.submit(self._read, self.place)
 
-    def _next_text(self) -> str:
-        """The next document of this epoch or, at its end, the first of the next."""
+    def _read(self, place: dict | None = None) -> tuple[list[np.ndarray], dict]:
+        """The documents of the next chunk, and the place behind it. Runs in the thread: the tokenizer needs no GIL."""
+        place = place or self.place
+        for attempt in range(ATTEMPTS):
+            try:
+                texts, behind = self._next_texts(place)
+                break
+            except OSError as error:
+                if attempt == ATTEMPTS - 1:
+                    raise ConnectionError(
+                        f"the text source failed {ATTEMPTS} times in a row behind document {place['position']:,} of "
+                        f"epoch {place['epoch']} ({type(error).__name__}: {error}). If a file is damaged, fetch it "
+                        "again or take it away; then go on"
+                    ) from error
+                self._texts = None
+                time.sleep(2**attempt)
+        documents = []
+        most = 8 * WAITING * self.length
+        for text, ids in zip(texts, self.encode([text[:most] for text in texts]), strict=True):
+            behind["overlong"] += round(len(ids) * max(0, len(text) / most - 1))
+            documents.append(np.array(ids, dtype=np.int32))
+        return documents, behind
+
+    def _next_texts(self, place: dict) -> tuple[list[str], dict]:
+        """This rank's next texts from the given place on, over the ends of epochs."""
         if self._texts is None:
-            self._texts = iter(self.stream)
-        if (row := next(self._texts, None)) is None:
-            if self.documents == 0:
-                raise ValueError("the text source has no text: an epoch passed without a document")
-            self.epoch += 1
-            self.stream.set_epoch(self.epoch)
-            self._texts = iter(self.stream)
-            return ""
-        self.documents += bool(row["text"])
-        return row["text"]
+            self._open(place["epoch"], place["stream"])
+        texts, behind = [], dict(place)
+        while len(texts) < CHUNK:
+            if (row := next(self._texts, None)) is None:
+                if behind["documents"] + len(texts) == 0:
+                    raise ValueError("the text source has no text: an epoch passed without a document")
+                behind |= {"epoch": behind["epoch"] + 1, "position": 0}
+                self._open(behind["epoch"])
+                continue
+            if behind["position"] % self.world_size == self.rank:
+                texts += [row["text"]] if row["text"] else []
+                behind["empty"] += not row["text"]
+            behind["position"] += 1
+        return texts, behind | {"documents": behind["documents"] + len(texts), "stream": self.stream.state_dict()}
+
+    def _open(self, epoch: int, state: dict | None = None) -> None:
+        self.stream.set_epoch(epoch)  # before load_state_dict, which would otherwise start over without a word
+        if state:
+            self.stream.load_state_dict(state)
+        self._texts = iter(self.stream)
 
     def state_dict(self) -> dict:
-        return {
-            "epoch": self.epoch,
-            "stream": self.stream.state_dict() if self._texts else self._place,
-            "buffer": [list(ids) for ids in self.buffer],
-            "counts": [self.documents, self.tokens, self.cut],
-        }
+        pieces = {name: [ids.tolist() for ids in getattr(self, name)] for name in ("buffer", "rests")}
+        return pieces | {"place": self.place, "counts": [self.tokens, self.cropped, self.continued]}
 
     def load_state_dict(self, state: dict) -> None:
-        self.epoch = state["epoch"]
-        self.stream.set_epoch(self.epoch)  # before load_state_dict, which would otherwise start over without a word
-        self._place = state["stream"]
-        self.stream.load_state_dict(self._place)
-        self.buffer = [list(ids) for ids in state["buffer"]]
-        self.documents, self.tokens, self.cut = state["counts"]
-        self._texts = None
+        if self._ahead:
+            self._ahead.exception()  # wait for it, and forget it
+        self._ahead = self._texts = None
+        for name in ("buffer", "rests"):
+            setattr(self, name, [np.array(ids, dtype=np.int32) for ids in state[name]])
+        self.place = state["place"]
+        self.tokens, self.cropped, self.continued = state["counts"]
 
 
-def cut(piece: list[int], room: int) -> tuple[list[int], list[int]]:
-    """`room` tokens of a piece, and the rest. The shorter part is the one that loses its beginning.
+def furthest(states: list[dict]) -> dict:
+    """Where to go on with another number of processes: behind the last document that any had read.
 
-    It also bounds the copying, so that a book costs no more a row than a page. piece[0] is BOS.
+    What waited in their buffers is skipped; nothing is read twice.
     """
-    if len(piece) < 2 * room:
-        return piece[:room], [piece[0], *piece[room:]]
-    at = len(piece) - room + 1
-    end = [piece[0], *piece[at:]]
-    del piece[at:]
-    return end, piece
+    return max(states, key=lambda s: (s["place"]["epoch"], s["place"]["position"])) | {"buffer": [], "rests": []}
+
+
+def closing(lengths: np.ndarray, room: int) -> tuple[list[int], int]:
+    """The one or two documents that fill the room with the fewest tokens left over, and how many these are.
+
+    Where no two of them fill it, all there are: none, and `room` left over.
+    """
+    order = np.argsort(lengths, kind="stable")
+    ordered = lengths[order]
+    best, over = [], room
+    if (single := np.searchsorted(ordered, room)) < len(ordered):
+        best, over = [single], ordered[single] - room
+    if over:
+        first = np.flatnonzero(ordered < room)
+        second = np.searchsorted(ordered, room - ordered[first])
+        second += second == first
+        first, second = first[second < len(ordered)], second[second < len(ordered)]
+        overs = ordered[first] + ordered[second] - room
+        if len(overs) and (not best or overs.min() < over):
+            best, over = [first[overs.argmin()], second[overs.argmin()]], overs.min()
+    return [int(order[i]) for i in best], int(over)

@@ -1,5 +1,6 @@
 """Where text and examples come from: `builtin` (the toy world), a folder, or a Hub id, all as `datasets` objects."""
 
+import logging
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
@@ -9,6 +10,7 @@ from . import spelling, world
 
 BUILTIN = "builtin"
 BUILTIN_DOCUMENTS = 10**9  # generated as they are read, so as good as endless
+skipped_files: set[str] = set()  # damaged ones; datasets says so in its log only
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "text", ".csv": "csv"}
 
 
@@ -17,7 +19,8 @@ def text_stream(dataset: str, split: str, config: str | None = None, column: str
 
     dataset: "builtin", a folder (.parquet, .jsonl, .json, .csv, .txt) or a Hub id. split: "train" or "validation". A
     source without a validation split lends its last data file (as nanochat does), or every 100th document if it has
-    only one. A .txt file is one document; an only one is read by its paragraphs.
+    only one. A .txt file is one document; an only one is read by its paragraphs. Parquet files that cannot be opened
+    are skipped with a warning and noted in `skipped_files`.
 
     Raises:
         ValueError: no such folder, no data files in it, no such column, or no document for this split.
@@ -38,9 +41,9 @@ def text_stream(dataset: str, split: str, config: str | None = None, column: str
     name = chosen[0].removesuffix(".gz").removesuffix(".zst")
     if (kind := FORMATS.get(Path(name).suffix)) is None:
         raise ValueError(f"dataset={dataset!r}: {Path(name).name} is none of {', '.join(FORMATS)}")
-    options = {"sample_by": "document" if validation else "paragraph"} if kind == "text" else {}
+    options = {"parquet": {"on_bad_files": "warn"}, "text": {"sample_by": "document" if validation else "paragraph"}}
     try:
-        stream = load_dataset(kind, data_files=chosen, split="train", streaming=True, **options)
+        stream = load_dataset(kind, data_files=chosen, split="train", streaming=True, **options.get(kind, {}))
         first = next(iter(stream))
     except StopIteration:
         raise ValueError(f"dataset={dataset!r}: {Path(name).name} holds no documents") from None
@@ -120,3 +123,12 @@ def _data_files(dataset: str, config: str | None) -> dict[str, list[str]]:
     except EmptyDatasetError as error:
         raise ValueError(f"dataset={dataset!r} holds no data files ({', '.join(FORMATS)})") from error
     return builder.config.data_files
+
+
+def _note_skipped(record: logging.LogRecord) -> bool:
+    if (message := record.getMessage()).startswith("Skipping bad file"):
+        skipped_files.add(message.split("'")[1])
+    return True
+
+
+logging.getLogger("datasets.packaged_modules.parquet.parquet").addFilter(_note_skipped)

@@ -8,19 +8,21 @@ from functools import partial
 from itertools import islice
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from transformers import AutoTokenizer
 
 from nanohf import recipe, runs
 from nanohf.data.loader import PackedLoader
-from nanohf.data.sources import text_stream
+from nanohf.data.sources import skipped_files, text_stream
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.hub.push import publish
 from nanohf.optim.groups import build_optimizer
+from nanohf.plan.flops import flops_per_token
 from nanohf.rollout.engine import complete
 from nanohf.tokenizer.train import encode_documents, token_bytes
-from nanohf.train.pretraining import build_model, choose_precision, compiled, derive_horizon, pretrain
+from nanohf.train.hardware import choose_precision, compiled, device_type, peak_flops
+from nanohf.train.pretraining import build_model, derive_horizon, pretrain
 from nanohf.train.progress import refuse_fsdp, say
 
 
@@ -28,7 +30,7 @@ def main(argv: list[str]) -> None:
     (config,) = recipe.load("pretrain", argv)
     checkpoints = runs.claim(config.run_dir, "pretrain", recipe.written(argv))
     accelerator = Accelerator(
-        mixed_precision=choose_precision(config.mixed_precision, PartialState().device),
+        mixed_precision=choose_precision(config.mixed_precision, device_type()),
         log_with=None if config.report_to == "none" else config.report_to,
     )
     refuse_fsdp(accelerator)
@@ -59,10 +61,11 @@ def main(argv: list[str]) -> None:
         config,
         checkpoints,
         measure=partial(measure, accelerator, tokenizer, validation, model),  # not compiled: its lengths vary
+        peak_rate=peak_rate(accelerator, model, config.max_length),
     )
 
     accelerator.end_training()
-    if accelerator.is_main_process:
+    if result and accelerator.is_main_process:
         record = result | {
             "depth": config.depth,
             "vocab_size": len(tokenizer),
@@ -72,6 +75,7 @@ def main(argv: list[str]) -> None:
             "metric": "bits per byte",
             "before": result["before"]["bpb"],
             "after": result["after"]["bpb"],
+            "skipped_files": sorted(skipped_files),
             "recipe": recipe.written(argv),
         }
         folder = runs.finish(config.run_dir, "pretrain", record, partial(save, model, tokenizer))
@@ -87,6 +91,17 @@ def open_loader(config, tokenizer, accelerator, split: str) -> PackedLoader:
         accelerator.process_index,
         accelerator.num_processes,
     )
+
+
+def peak_rate(accelerator, model, length: int) -> float | None:
+    """Tokens/s of all processes if their devices ran at their peak; None if that is not known."""
+    name = torch.cuda.get_device_name(accelerator.device) if accelerator.device.type == "cuda" else "CPU"
+    if (peak := peak_flops(name, accelerator.mixed_precision)) is None:
+        return None
+    matrices = model.num_parameters() - model.get_input_embeddings().weight.numel()
+    flops = flops_per_token(matrices, model.config.num_hidden_layers, model.config.hidden_size, length)
+    say(f"peak of {name} in bf16: {peak / 1e12:,.0f} TFLOP/s; {flops:,} FLOPs a token")
+    return peak * accelerator.num_processes / flops
 
 
 def measure(accelerator, tokenizer, validation: list[torch.Tensor], model, step: int) -> dict:

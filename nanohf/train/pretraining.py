@@ -2,18 +2,19 @@
 
 import json
 import math
-import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
-from nanohf.data.loader import PackedLoader
+from nanohf.data.loader import PackedLoader, furthest
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.schedule import lr_factor, muon_momentum
 from nanohf.plan.horizon import horizon_tokens, pretrain_steps
@@ -50,48 +51,6 @@ def build_model(config, tokenizer) -> NanoHFForCausalLM:
             **chosen,
         )
     )
-
-
-def choose_precision(wanted: str, device: torch.device) -> str:
-    """`mixed_precision` for the Accelerator, printed with its reason. Weights and optimizer state stay fp32.
-
-    Of the launcher, "no" counts as no choice: it says so by itself where nobody chose.
-
-    Raises:
-        RecipeError: the launcher chose something else than bf16.
-    """
-    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if launched not in ("no", "bf16"):
-        raise RecipeError(f"accelerate's mixed_precision={launched} must be bf16 or no: pretraining scales no losses")
-    if launched == "bf16":
-        chosen, why = "bf16", "chosen with accelerate launch or its config"
-    elif wanted != "auto":
-        chosen, why = wanted, "chosen in the recipe"
-    elif native := multiplies_bf16(device.type):
-        chosen, why = "bf16", f"auto: this machine's {native} multiplies it"
-    else:
-        chosen, why = "no", f"auto: {device.type} does not multiply bf16 by itself"
-    say(f"precision: {'fp32' if chosen == 'no' else chosen} ({why}); weights and optimizer state fp32")
-    return chosen
-
-
-def multiplies_bf16(device_type: str) -> str | None:
-    """The unit that does, or None."""
-    if device_type == "cuda":
-        return torch.cuda.get_device_name() if torch.cuda.is_bf16_supported(including_emulation=False) else None
-    if device_type == "cpu" and torch.cpu._is_amx_tile_supported():
-        return "AMX"
-    return "AVX-512 BF16" if device_type == "cpu" and torch.cpu._is_avx512_bf16_supported() else None
-
-
-def compiled(model: torch.nn.Module) -> torch.nn.Module:
-    """torch.compile, or the model as it is where the machine has no compiler for it."""
-    try:
-        torch.compile(torch.neg)(torch.ones(2, device=model.device))
-    except Exception as error:  # a missing compiler, header or Triton: each has an exception of its own
-        say(f"torch_compile: not on this machine ({str(error).strip().splitlines()[0]}); training goes on without")
-        return model
-    return torch.compile(model, dynamic=False)
 
 
 def derive_horizon(config, parameters: int, num_processes: int) -> Horizon:
@@ -133,61 +92,111 @@ def pretrain(
     config,
     checkpoints: Path,
     measure: Callable[[int], dict],
-) -> dict:
+    peak_rate: float | None = None,
+) -> dict | None:
     """Trains to the horizon, from the newest checkpoint if there is one.
 
     measure(step) gives {"bpb": ..., ...}; it is called before the first step, every eval_steps and at the end.
-    Returns minutes, tokens, tokens_per_second and the first and last measure.
+    peak_rate: tokens/s at the hardware's peak, for MFU. Returns minutes, tokens, tokens_per_second, the first and last
+    measure and what became of the text; None where SIGTERM ended it, after a checkpoint.
+
+    Raises:
+        RecipeError: no finite loss and gradient for max_nonfinite_steps steps in a row; a text source that died.
     """
     model, optimizer = accelerator.prepare(model, optimizer)
-    state = {"step": 0, "seconds": 0.0, "before": None}
+    state = {"step": 0, "seconds": 0.0, "nonfinite": 0, "before": None}
     if newest := newest_checkpoint(checkpoints):
         state = load_checkpoint(accelerator, loader, newest)
         say(f"resumed from step {state['step']:,}")
     else:
         state["before"] = measure(0)
 
+    def save() -> None:
+        state["seconds"] = time.perf_counter() - started
+        with speed.paused():
+            save_checkpoint(accelerator, loader, state, checkpoints, config.save_total_limit)
+
     base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
-    speed = Speedometer(horizon.steps, state["step"], config.logging_steps)
+    speed = Speedometer(horizon.steps, state["step"], config.logging_steps, peak_rate)
     started = time.perf_counter() - state["seconds"]
+    saved, bad = time.monotonic(), 0
     model.train()
-    while (step := state["step"]) < horizon.steps:
-        factor = lr_factor(step, horizon.steps, config.warmup_steps, config.warmdown_ratio)
-        for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
-            group["lr"] = base * factor
-            if group["kind"] == "muon":
-                group["momentum"] = muon_momentum(step)
+    with sigterm() as asked:
 
-        loss = train_step(accelerator, model, optimizer, loader, horizon.accumulation, config.max_grad_norm)
-        state["step"] = step = step + 1
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at step {step}; the last good checkpoint is in {checkpoints}")
-        speed.step(step, horizon.batch_tokens, loss=loss, lr_factor=factor)
-        accelerator.log({"loss": loss, "lr_factor": factor}, step=step)
+        def wishes() -> tuple[bool, bool]:
+            """To stop, and to save."""
+            return asked.is_set(), config.save_minutes > 0 and time.monotonic() - saved > 60 * config.save_minutes
 
-        if step % config.eval_steps == 0 and step < horizon.steps:
-            with speed.paused():
-                accelerator.log(measure(step), step=step)
-        if step % config.save_steps == 0 and step < horizon.steps:
-            state["seconds"] = time.perf_counter() - started
-            with speed.paused():
-                save_checkpoint(accelerator, loader, state, checkpoints, config.save_total_limit)
+        while (step := state["step"]) < horizon.steps:
+            factor = lr_factor(step, horizon.steps, config.warmup_steps, config.warmdown_ratio)
+            for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
+                group["lr"] = base * factor
+                if group["kind"] == "muon":
+                    group["momentum"] = muon_momentum(step)
+
+            try:
+                loss, norm, stopped, minutes_up = train_step(
+                    accelerator, model, optimizer, loader, horizon.accumulation, config.max_grad_norm, wishes
+                )
+            except ConnectionError as error:
+                raise RecipeError(f"{error}: the same command goes on from {last_good(checkpoints)}") from error
+            state["step"] = step = step + 1
+            speed_now = speed.step(step, horizon.batch_tokens, loss=loss, lr_factor=factor)
+            accelerator.log({"loss": loss, "grad_norm": norm, "lr_factor": factor} | speed_now, step=step)
+
+            bad = 0 if math.isfinite(loss) and math.isfinite(norm) else bad + 1
+            if bad:
+                state["nonfinite"] += 1
+                say(f"step {step:,}: loss {loss}, gradient norm {norm}: not applied ({bad} in a row)")
+            if bad == config.max_nonfinite_steps:
+                raise RecipeError(
+                    f"max_nonfinite_steps={bad} steps in a row had no finite loss and gradient, at step {step:,} loss "
+                    f"{loss} and gradient norm {norm}. The last good checkpoint is {last_good(checkpoints)}; lower "
+                    "learning rates need a fresh start: --from pretrain"
+                )
+            if step == horizon.steps:
+                break
+            if step % config.eval_steps == 0:
+                with speed.paused():
+                    accelerator.log(measure(step), step=step)
+            if stopped or (not bad and (minutes_up or step % config.save_steps == 0)):
+                save()
+                saved = time.monotonic()
+            if stopped:
+                say(f"SIGTERM: stopped after step {step:,} with a checkpoint; the same command goes on")
+                return None
 
     after = measure(step)
     accelerator.log(after, step=step)
     seconds = time.perf_counter() - started
+    shares = loader.shares()
+    waited = loader.seconds / speed.seconds if speed.seconds else 0.0
+    say(
+        f"text: {shares['cropped']:.2%} of the tokens dropped, {shares['continued']:.2%} apart from their document's "
+        f"beginning, none padded; {loader.place['empty']:,} empty documents; {waited:.2%} of the time waiting for it"
+    )
     return {
         "minutes": seconds / 60,
         "tokens": horizon.tokens,
         "tokens_per_second": speed.mean,
+        "mfu": speed.mfu(speed.mean),
         "before": state["before"],
         "after": after,
-        "documents_cut": loader.cut,
+        "nonfinite_steps": state["nonfinite"],
+        "loader_share": waited,
+        "empty_documents": loader.place["empty"],
+        **shares,
     }
 
 
-def train_step(accelerator, model, optimizer, loader, accumulation: int, max_grad_norm: float) -> float:
-    """One update over `accumulation` passes; gradients meet between processes in the last one only. Mean loss."""
+def train_step(
+    accelerator, model, optimizer, loader, accumulation: int, max_grad_norm: float, wishes: Callable = tuple
+) -> list[float]:
+    """One update over `accumulation` passes; gradients meet between processes in the last one only.
+
+    Not applied where loss or gradient is not finite. Returns the mean loss, the gradient's norm, and for each wish
+    whether any process has it: the same on all, so that they decide alike.
+    """
     total = torch.zeros((), device=accelerator.device)
     for i in range(accumulation):
         ids = next(loader).to(accelerator.device)
@@ -195,11 +204,24 @@ def train_step(accelerator, model, optimizer, loader, accumulation: int, max_gra
             loss = model(input_ids=ids, labels=ids, use_cache=False).loss / accumulation
             accelerator.backward(loss)
         total += loss.detach()
-    if max_grad_norm:
-        accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
-    optimizer.step()
+    norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
+    mine = torch.stack([total, norm.to(total), *torch.tensor(wishes()).to(total)])
+    loss, norm, *wished = accelerator.reduce(mine, "mean").tolist()
+    if math.isfinite(loss) and math.isfinite(norm):
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return accelerator.reduce(total, "mean").item()
+    return [loss, norm, *wished]
+
+
+@contextmanager
+def sigterm():
+    """An event that SIGTERM sets, instead of ending the process."""
+    event = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def save_checkpoint(accelerator, loader, state: dict, checkpoints: Path, keep: int) -> None:
@@ -224,19 +246,23 @@ def save_checkpoint(accelerator, loader, state: dict, checkpoints: Path, keep: i
 def load_checkpoint(accelerator, loader, checkpoint: Path) -> dict:
     """Restores model, optimizer, random states and the loader of this process. Returns the progress.
 
-    Raises:
-        RecipeError: the checkpoint was written by another number of processes.
+    With another number of processes than wrote it, text goes on behind the last document that any of them had read.
     """
     state = json.loads((checkpoint / "progress.json").read_text())
-    if (before := state.pop("num_processes")) != accelerator.num_processes:
-        raise RecipeError(
-            f"{checkpoint} was written by {before} process(es), now there are {accelerator.num_processes}. "
-            "Resume with as many, or delete it."
-        )
     accelerator.load_state(str(checkpoint))
-    loader.load_state_dict(json.loads((checkpoint / f"loader-{accelerator.process_index}.json").read_text()))
+    before, now = state.pop("num_processes"), accelerator.num_processes
+    if before == now:
+        loader.load_state_dict(json.loads((checkpoint / f"loader-{accelerator.process_index}.json").read_text()))
+    else:
+        say(f"written by {before} process(es), now {now}: documents that waited for a row there are skipped")
+        loaders = [json.loads((checkpoint / f"loader-{i}.json").read_text()) for i in range(before)]
+        loader.load_state_dict(furthest(loaders))
     return state
 
 
 def newest_checkpoint(checkpoints: Path) -> Path | None:
     return max(checkpoints.glob("step-*"), default=None)
+
+
+def last_good(checkpoints: Path) -> Path | str:
+    return newest_checkpoint(checkpoints) or "the beginning: there is no checkpoint yet"

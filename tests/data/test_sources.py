@@ -13,7 +13,7 @@ import pytest
 from datasets import Dataset
 
 from nanohf.data import world
-from nanohf.data.sources import check_examples, check_text, examples, text_stream
+from nanohf.data.sources import check_examples, check_text, examples, skipped_files, text_stream
 
 REAL = os.environ.get("NANOHF_TEST_DATA")
 
@@ -114,6 +114,26 @@ def test_a_stream_goes_on_from_its_state(tmp_path):
     again = text_stream(str(tmp_path), "train")
     again.load_state_dict(state)
     assert first + [row["text"] for row in again] == read(tmp_path, "train")
+
+
+@pytest.mark.parametrize("damaged", ["a", "b"])
+@pytest.mark.parametrize("how", [lambda data: data[: len(data) // 2], lambda data: b""], ids=["truncated", "empty"])
+def test_a_damaged_parquet_file_is_skipped_and_noted(tmp_path, damaged, how):
+    for name, first in (("a", 0), ("b", 30), ("c", 60), ("d", 90)):
+        write(tmp_path / f"{name}.parquet", texts(first, first + 30))
+    file = tmp_path / f"{damaged}.parquet"
+    file.write_bytes(how(file.read_bytes()))
+    skipped_files.clear()
+    whole = texts(0, 90)
+    expected = whole[30:] if damaged == "a" else whole[:30] + whole[60:]
+    assert read(tmp_path, "train") == expected
+    assert skipped_files == {str(file)}
+
+    stream = text_stream(str(tmp_path), "train")
+    begin = [row["text"] for row in islice(stream, 25)]
+    again = text_stream(str(tmp_path), "train")
+    again.load_state_dict(stream.state_dict())
+    assert begin + [row["text"] for row in again] == expected
 
 
 def test_builtin():

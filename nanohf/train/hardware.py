@@ -1,0 +1,84 @@
+"""What the machine can do: its precision, its compiler, its peak."""
+
+import os
+import re
+
+import torch
+from accelerate.utils import parse_flag_from_env
+
+from nanohf.recipe import RecipeError
+
+from .progress import say
+
+# Dense bf16 FLOP/s by name (the makers' data sheets, without sparsity).
+PEAK = {
+    "B200": 2250e12,
+    "GH200": 989e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10G": 70e12,
+    "A10": 125e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
+
+
+def device_type() -> str:
+    """The one Accelerator is going to choose. Asking accelerate would already settle it."""
+    if parse_flag_from_env("ACCELERATE_USE_CPU"):
+        return "cpu"
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def choose_precision(wanted: str, device_type: str) -> str:
+    """`mixed_precision` for the Accelerator, printed with its reason. Weights and optimizer state stay fp32.
+
+    Of the launcher, "no" counts as no choice: it says so by itself where nobody chose.
+
+    Raises:
+        RecipeError: the launcher chose something else than bf16.
+    """
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("no", "bf16"):
+        raise RecipeError(f"accelerate's mixed_precision={launched} must be bf16 or no: pretraining scales no losses")
+    if launched == "bf16":
+        chosen, why = "bf16", "chosen with accelerate launch or its config"
+    elif wanted != "auto":
+        chosen, why = wanted, "chosen in the recipe"
+    elif native := multiplies_bf16(device_type):
+        chosen, why = "bf16", f"auto: this machine's {native} multiplies it"
+    else:
+        chosen, why = "no", f"auto: {device_type} does not multiply bf16 by itself"
+    say(f"precision: {'fp32' if chosen == 'no' else chosen} ({why}); weights and optimizer state fp32")
+    return chosen
+
+
+def multiplies_bf16(device_type: str) -> str | None:
+    """The unit that does, or None."""
+    if device_type == "cuda":
+        return torch.cuda.get_device_name() if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    if device_type == "cpu" and torch.cpu._is_amx_tile_supported():
+        return "AMX"
+    return "AVX-512 BF16" if device_type == "cpu" and torch.cpu._is_avx512_bf16_supported() else None
+
+
+def compiled(model: torch.nn.Module) -> torch.nn.Module:
+    """torch.compile, or the model as it is where the machine has no compiler for it."""
+    try:
+        torch.compile(torch.neg)(torch.ones(2, device=model.device))
+    except Exception as error:  # a missing compiler, header or Triton: each has an exception of its own
+        say(f"torch_compile: not on this machine ({str(error).strip().splitlines()[0]}); training goes on without")
+        return model
+    return torch.compile(model, dynamic=False)
+
+
+def peak_flops(device_name: str, precision: str) -> float | None:
+    """Of one device in that precision; None if it is not known: MFU is then left out."""
+    if precision != "bf16":
+        return None
+    return next((peak for name, peak in PEAK.items() if re.search(rf"\b{name}\b", device_name)), None)

@@ -1,0 +1,118 @@
+"""The pretraining stage as it is launched: killed and resumed in two processes, and stopped under `nanohf run`."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+from small_run import COMMAND, ENVIRONMENT, ROOT
+
+STEPS = 40
+PRETRAIN = f"""
+num_attention_heads: 2
+depth: 1
+max_length: 64
+per_device_train_batch_size: 4
+batch_tokens: 512
+max_steps: {STEPS}
+eval_steps: 1000
+eval_tokens: 1024
+save_steps: 4
+logging_steps: 4
+torch_compile: false
+"""
+
+
+class Launch:
+    """The stage in some processes on the CPU, through `accelerate launch` and our ddp.yaml."""
+
+    def __init__(self, folder: Path, run: str, processes: int):
+        self.checkpoints = folder / run / "checkpoints/pretrain"
+        self.log = (folder / f"{run}-{processes}.log").open("w+")
+        config = ROOT / "accelerate_configs" / ("ddp.yaml" if processes > 1 else "cpu.yaml")
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", str(config)]
+        command += ["--num_processes", str(processes), "--main_process_port", "0"] if processes > 1 else []
+        command += ["-m", "nanohf.stages.pretrain", "--config", str(folder / "pretrain.yaml")]
+        command += ["--run_dir", str(folder / run), "--tokenizer", str(folder / "tokenizer")]
+        environment = ENVIRONMENT | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=subprocess.STDOUT)
+
+    def wait_for(self, step: int) -> None:
+        for _ in range(2400):
+            if any(p.name >= f"step-{step:08d}" for p in self.checkpoints.glob("step-*")):
+                return
+            assert self.process.poll() is None, self.output()
+            time.sleep(0.02)
+        raise AssertionError(self.output())
+
+    def signal(self, number: int, launcher: bool) -> None:
+        for process in psutil.Process(self.process.pid).children(recursive=True) + [self.process] * launcher:
+            os.kill(process.pid, number)
+
+    def output(self) -> str:
+        self.process.wait()
+        self.log.seek(0)
+        return self.log.read()
+
+
+@pytest.fixture
+def folder(tmp_path, tokenizer):
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    (tmp_path / "pretrain.yaml").write_text(PRETRAIN)
+    return tmp_path
+
+
+def weights(run: Path) -> dict:
+    return load_file(run / "pretrain/model.safetensors")
+
+
+def test_two_processes_stopped_and_killed_end_as_if_they_had_not_been(folder):
+    whole = Launch(folder, "whole", 2)
+    stopped = Launch(folder, "stopped", 2)
+    stopped.wait_for(4)
+    stopped.signal(signal.SIGTERM, launcher=False)
+    assert "with a checkpoint; the same command goes on" in stopped.output()
+    assert stopped.process.returncode == 0
+    assert not (folder / "stopped/pretrain").exists()
+    shutil.copytree(folder / "stopped", folder / "alone")
+
+    killed = Launch(folder, "stopped", 2)
+    killed.wait_for(random.choice(range(12, 33)))
+    killed.signal(signal.SIGKILL, launcher=True)
+    killed.output()
+    assert not (folder / "stopped/pretrain").exists()
+    last = Launch(folder, "stopped", 2)
+    assert "resumed from step" in last.output()
+    whole.output()
+    expected, found = weights(folder / "whole"), weights(folder / "stopped")
+    assert all((expected[name] == found[name]).all() for name in expected)
+
+    alone = Launch(folder, "alone", 1)
+    output = alone.output()
+    assert alone.process.returncode == 0, output
+    assert "written by 2 process(es), now 1: documents that waited for a row there are skipped" in output
+    assert json.loads((folder / "alone/pretrain/stage.json").read_text())["tokens"] == STEPS * 512
+
+
+def test_sigterm_to_the_whole_run_stops_it_behind_a_checkpoint(tmp_path):
+    options = ("--name", "stopped", "--until", "pretrain", "--set", "pretrain.max_steps=400")
+    process = subprocess.Popen(
+        [*COMMAND, *options], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    checkpoints = tmp_path / "runs/stopped/checkpoints/pretrain"
+    while process.poll() is None and not list(checkpoints.glob("step-*")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "with a checkpoint; the same command goes on" in output
+    assert not (tmp_path / "runs/stopped/pretrain").exists()
+    assert "report" not in output, "it went no further"
