@@ -15,6 +15,8 @@ def build_groups(
     head_lr: float = 0.004,
     weight_decay: float = 0.0,
     lr_scale: float = 1.0,
+    normuon: float = 0.0,
+    cautious: bool = False,
 ) -> list[dict]:
     """Groups for `MuonAdamW`: block matrices by Muon; embedding, head and everything else by AdamW.
 
@@ -32,6 +34,8 @@ def build_groups(
             "nesterov": True,
             "lr": matrix_lr,
             "weight_decay": weight_decay,
+            "normuon": normuon,
+            "cautious": cautious,
         },
         "other": adamw | {"lr": head_lr * width},
     }
@@ -55,6 +59,6 @@ def build_groups(
     ]
 
 
-def build_optimizer(model: torch.nn.Module, **settings) -> MuonAdamW:
+def build_optimizer(model: torch.nn.Module, sharded: bool = False, **settings) -> MuonAdamW:
     """`MuonAdamW` over a model whose config has hidden_size. Settings: those of `build_groups`."""
-    return MuonAdamW(build_groups(model.named_parameters(), model.config.hidden_size, **settings))
+    return MuonAdamW(build_groups(model.named_parameters(), model.config.hidden_size, **settings), sharded)

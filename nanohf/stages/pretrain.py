@@ -21,14 +21,13 @@ from nanohf.optim.groups import build_optimizer
 from nanohf.rollout.engine import complete
 from nanohf.tokenizer.train import encode_documents, token_bytes
 from nanohf.train.pretraining import build_model, derive_horizon, pretrain
-from nanohf.train.progress import refuse_fsdp, say
+from nanohf.train.progress import say
 
 
 def main(argv: list[str]) -> None:
     (config,) = recipe.load("pretrain", argv)
     checkpoints = runs.claim(config.run_dir, "pretrain", recipe.written(argv))
     accelerator = Accelerator(log_with=None if config.report_to == "none" else config.report_to)
-    refuse_fsdp(accelerator)
     accelerator.init_trackers("nanohf", config=vars(config))
     set_seed(config.seed)
 
@@ -50,6 +49,9 @@ def main(argv: list[str]) -> None:
             embedding_lr=config.embedding_lr,
             head_lr=config.head_lr,
             weight_decay=config.weight_decay,
+            cautious=config.cautious,
+            normuon=config.normuon,
+            sharded=True,
         ),
         load("train"),
         horizon,
@@ -58,6 +60,7 @@ def main(argv: list[str]) -> None:
         measure=partial(measure, accelerator, tokenizer, validation, model),  # not compiled: its lengths vary
     )
 
+    weights = accelerator.get_state_dict(model)  # of all processes, under FSDP
     accelerator.end_training()
     if accelerator.is_main_process:
         record = result | {
@@ -70,7 +73,8 @@ def main(argv: list[str]) -> None:
             "after": result["after"]["bpb"],
             "recipe": recipe.written(argv),
         }
-        folder = runs.finish(config.run_dir, "pretrain", record, partial(save, model, tokenizer))
+        whole = build_model(config, tokenizer)
+        folder = runs.finish(config.run_dir, "pretrain", record, partial(save, whole, weights, tokenizer))
         publish(config, "pretrain", folder)
 
 
@@ -88,11 +92,14 @@ def open_loader(config, tokenizer, accelerator, split: str) -> PackedLoader:
 def measure(accelerator, tokenizer, validation: list[torch.Tensor], model, step: int) -> dict:
     """Bits per byte on the same validation rows every time, and a sample to look at."""
     bpb = bits_per_byte(model, validation, torch.tensor(token_bytes(tokenizer)), accelerator.gather)
-    say(f"step {step:,} | {bpb:.4f} bits per byte | {complete(model, tokenizer, 'There is a', max_new_tokens=32)!r}")
+    # A sample is drawn by the main process alone, which under FSDP does not have the weights.
+    sample = "" if accelerator.is_fsdp2 else f" | {complete(model, tokenizer, 'There is a', max_new_tokens=32)!r}"
+    say(f"step {step:,} | {bpb:.4f} bits per byte{sample}")
     return {"bpb": bpb}
 
 
-def save(model, tokenizer, folder) -> None:
+def save(model, weights: dict, tokenizer, folder) -> None:
+    model.load_state_dict(weights)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

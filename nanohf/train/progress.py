@@ -8,10 +8,11 @@ from nanohf.recipe import RecipeError
 
 
 def refuse_fsdp(accelerator) -> None:
-    """Sharded parameters are not supported yet: saving and generating would have to gather them."""
+    """For the stages whose saving and generating would have to gather sharded parameters first."""
     if "FSDP" in str(accelerator.distributed_type):
         raise RecipeError(
-            "FSDP is not supported yet. Use accelerate_configs/ddp.yaml: every GPU holds the whole model."
+            "FSDP is supported by the pretrain stage only. Use accelerate_configs/ddp.yaml: every GPU holds the whole "
+            "model."
         )
 
 

@@ -8,8 +8,9 @@ from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
+from nanohf.optim import muon
 from nanohf.optim.groups import build_groups, build_optimizer
-from nanohf.optim.muon import MuonAdamW, _working_dtype, orthogonalize
+from nanohf.optim.muon import MuonAdamW, orthogonalize
 from nanohf.optim.schedule import lr_factor, muon_momentum
 
 SHAPES = [(8, 8), (16, 64), (64, 16), (48, 40), (1, 12), (12, 1), (128, 128)]
@@ -137,25 +138,57 @@ def test_adamw_is_torchs(weight_decay, fused):
         torch.testing.assert_close(a, b, atol=0 if fused else 2e-6, rtol=0)
 
 
-def reference_muon(p, momentum, grad, lr, beta, nesterov, weight_decay):
+def reference_muon(p, state, grad, lr, beta, nesterov, weight_decay, normuon=0.0, cautious=False):
     """Keller Jordan's update, with the momentum as a running mean; the polar factor as the optimizer computes it."""
-    momentum.mul_(beta).add_(grad, alpha=1 - beta)
-    direction = beta * momentum + (1 - beta) * grad if nesterov else momentum
-    direction = orthogonalize(direction[None].to(_working_dtype("cpu")))[0].float()
-    p.data.mul_(1 - lr * weight_decay)
-    p.data.add_(direction, alpha=-lr * max(1, p.shape[0] / p.shape[1]) ** 0.5)
+    state["m"] = beta * state.get("m", 0) + (1 - beta) * grad
+    u = beta * state["m"] + (1 - beta) * grad if nesterov else state["m"]
+    u = orthogonalize(u[None].to(muon._working_dtype("cpu")))[0].float()
+    if normuon:  # arXiv 2510.05491, Algorithm 1, on the longer side, with the norm it found in place of 0.2 * sqrt(mn)
+        norm, over = u.norm(), int(p.shape[0] >= p.shape[1])
+        state["v"] = normuon * state.get("v", 0) + (1 - normuon) * (u * u).mean(over, keepdim=True)
+        u = u / state["v"].sqrt()
+        u = u * norm / u.norm()
+    for i in range(p.shape[0]):
+        for j in range(p.shape[1]):
+            if not cautious or u[i, j] * p[i, j] >= 0:
+                p.data[i, j] *= 1 - lr * weight_decay
+    p.data -= lr * max(1, p.shape[0] / p.shape[1]) ** 0.5 * u
 
 
-@pytest.mark.parametrize("nesterov", [True, False])
-@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-def test_muon_is_the_reference(nesterov, weight_decay):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"nesterov": False},
+        {"weight_decay": 0.3},
+        {"weight_decay": 5.0, "cautious": True},
+        {"normuon": 0.9},
+        {"normuon": 0.5, "weight_decay": 5.0, "cautious": True},
+    ],
+    ids=str,
+)
+def test_muon_is_the_reference(settings, monkeypatch):
+    monkeypatch.setattr(muon, "_working_dtype", lambda device: torch.float32)
     shapes = [(16, 16), (16, 48), (48, 16), (16, 16), (48, 16)]
     ours, theirs = parameters(*shapes), parameters(*shapes)
-    momenta = [torch.zeros(shape) for shape in shapes]
-    take_steps(MuonAdamW([muon_group(ours, nesterov=nesterov, weight_decay=weight_decay)]), ours, range(8))
+    states = [{} for _ in shapes]
+    take_steps(MuonAdamW([muon_group(ours, **settings)]), ours, range(8))
+    settings = {"nesterov": True, "weight_decay": 0.0} | settings
     for step in range(8):
-        for p, m, g in zip(theirs, momenta, grads_like(theirs, step), strict=True):
-            reference_muon(p, m, g, 0.02, 0.95, nesterov, weight_decay)
+        for p, state, g in zip(theirs, states, grads_like(theirs, step), strict=True):
+            reference_muon(p, state, g, 0.02, 0.95, **settings)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_muon_in_its_working_precision_is_the_reference():
+    shapes = [(16, 16), (16, 48), (48, 16), (16, 16), (48, 16)]
+    ours, theirs = parameters(*shapes), parameters(*shapes)
+    states = [{} for _ in shapes]
+    take_steps(MuonAdamW([muon_group(ours)]), ours, range(8))
+    for step in range(8):
+        for p, state, g in zip(theirs, states, grads_like(theirs, step), strict=True):
+            reference_muon(p, state, g, 0.02, 0.95, True, 0.0)
     for a, b in zip(ours, theirs, strict=True):
         # bf16 products may be summed in another order in a stack: 8 steps of at most 0.02 x 1.7, each to 2^-8
         torch.testing.assert_close(a, b, atol=8 * 0.02 * 1.7 * 2**-7, rtol=0)
