@@ -59,6 +59,25 @@ def test_orthogonalize_lifts_small_singular_values(condition):
     assert values.max() < 1.25
 
 
+@pytest.mark.parametrize("shape", [(64, 256), (256, 64)])
+@pytest.mark.parametrize("condition", [1.0, 100.0, 10_000.0])
+def test_two_steps_at_once_are_two_steps(shape, condition):
+    """bf16 must neither lose small singular values nor blow them up: the same in fp32, one step after the other."""
+    torch.manual_seed(0)
+    small, large = sorted(shape)
+    u, _ = torch.linalg.qr(torch.randn(small, small))
+    v, _ = torch.linalg.qr(torch.randn(large, small))
+    matrix = u * torch.logspace(0, -torch.tensor(condition).log10().item(), small) @ v.T
+    x = matrix / (matrix.norm() * 1.02)
+    for a, b, c in muon.POLAR_EXPRESS:
+        x = a * x + (b * (x @ x.T) + c * (x @ x.T) @ (x @ x.T)) @ x
+    matrix, x = (matrix, x) if shape[0] < shape[1] else (matrix.T, x.T)
+    torch.testing.assert_close(orthogonalize(matrix[None])[0], x, atol=2e-4, rtol=0)
+    half = orthogonalize(matrix[None].bfloat16())[0].float()
+    assert cosine(half, x) > 0.97
+    assert torch.linalg.svdvals(half).max() < 1.2
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_stack_is_its_matrices_one_by_one(shape, dtype):
