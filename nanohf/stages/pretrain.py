@@ -21,13 +21,14 @@ from nanohf.optim.groups import build_optimizer
 from nanohf.rollout.engine import complete
 from nanohf.tokenizer.train import encode_documents, token_bytes
 from nanohf.train.pretraining import build_model, derive_horizon, pretrain
-from nanohf.train.progress import say
+from nanohf.train.progress import check_fsdp2, say
 
 
 def main(argv: list[str]) -> None:
     (config,) = recipe.load("pretrain", argv)
     checkpoints = runs.claim(config.run_dir, "pretrain", recipe.written(argv))
     accelerator = Accelerator(log_with=None if config.report_to == "none" else config.report_to)
+    check_fsdp2(accelerator, config)
     accelerator.init_trackers("nanohf", config=vars(config))
     set_seed(config.seed)
 

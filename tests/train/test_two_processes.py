@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import two_processes
+from accelerate import Accelerator, DistributedType
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -16,8 +18,10 @@ from nanohf.data.loader import PackedLoader
 from nanohf.data.sources import text_stream
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.optim import muon
+from nanohf.recipe import PretrainConfig, RecipeError
 from nanohf.stages import tokenizer as tokenizer_stage
 from nanohf.tokenizer.train import encode_documents, token_bytes
+from nanohf.train.progress import check_fsdp2, refuse_fsdp
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
@@ -127,3 +131,17 @@ def test_the_stage_under_fsdp2(runs):
     rows = [next(loader) for loader in loaders for _ in range(batches)]
     bpb = bits_per_byte(model, rows, torch.tensor(token_bytes(tokenizer)))
     assert json.loads((killed / "stage.json").read_text())["after"] == pytest.approx(bpb, rel=1e-5)
+
+
+@pytest.mark.parametrize("key", ["torch_compile", "normuon"])
+def test_what_fsdp2_cannot_do_is_said(key):
+    config = PretrainConfig(**{key: 1})
+    check_fsdp2(Accelerator(cpu=True), config)
+    with pytest.raises(RecipeError, match=f"does not go with {key}"):
+        check_fsdp2(SimpleNamespace(is_fsdp2=True), config)
+
+
+@pytest.mark.parametrize("check", [refuse_fsdp, lambda accelerator: check_fsdp2(accelerator, PretrainConfig())])
+def test_fsdp1_is_refused_and_by_other_stages_fsdp2_too(check):
+    with pytest.raises(RecipeError, match="by the pretrain stage only"):
+        check(SimpleNamespace(is_fsdp2=False, distributed_type=DistributedType.FSDP))
