@@ -83,6 +83,8 @@ class PretrainConfig(Publish, TextSource, RunFolder):
     embedding_lr: float = field(default=0.2, metadata={"help": "AdamW's, at width 768"})
     head_lr: float = field(default=0.004, metadata={"help": "AdamW's, at width 768"})
     weight_decay: float = field(default=0.0, metadata={"help": "of the matrices"})
+    cautious: bool = field(default=False, metadata={"help": "decay only where update and weight agree in sign"})
+    normuon: float = field(default=0.0, metadata={"help": "beta2 of NorMuon's running mean square; 0: plain Muon"})
     warmup_steps: int = field(default=0, metadata={"help": "linear, from 0"})
     warmdown_ratio: float = field(default=0.2, metadata={"help": "share of the steps over which the rate falls to 0"})
     max_grad_norm: float = field(default=1.0, metadata={"help": "clip the gradient's norm; 0: never"})

@@ -17,6 +17,8 @@ def build_groups(
     head_lr: float = 0.004,
     weight_decay: float = 0.0,
     lr_scale: float = 1.0,
+    normuon: float = 0.0,
+    cautious: bool = False,
 ) -> list[dict]:
     """Groups for `MuonAdamW`: block matrices by Muon; embedding, head and everything else by AdamW.
 
@@ -35,6 +37,8 @@ def build_groups(
             "nesterov": True,
             "lr": matrix_lr,
             "weight_decay": weight_decay,
+            "normuon": normuon,
+            "cautious": cautious,
         },
         "scalars": adamw | {"lr": SCALAR_LR},
         "other": adamw | {"lr": head_lr * width},
@@ -57,6 +61,6 @@ def _rule(name: str, p: torch.Tensor) -> str:
     return "matrices" if p.ndim == 2 else "scalars" if p.numel() == 1 else "other"
 
 
-def build_optimizer(model: torch.nn.Module, **settings) -> MuonAdamW:
+def build_optimizer(model: torch.nn.Module, sharded: bool = False, **settings) -> MuonAdamW:
     """`MuonAdamW` over a model whose config has hidden_size. Settings: those of `build_groups`."""
-    return MuonAdamW(build_groups(model.named_parameters(), model.config.hidden_size, **settings))
+    return MuonAdamW(build_groups(model.named_parameters(), model.config.hidden_size, **settings), sharded)

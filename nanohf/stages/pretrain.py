@@ -23,7 +23,7 @@ from nanohf.rollout.engine import complete
 from nanohf.tokenizer.train import encode_documents, token_bytes
 from nanohf.train.hardware import choose_precision, compiled, device_type, peak_flops
 from nanohf.train.pretraining import build_model, derive_horizon, pretrain
-from nanohf.train.progress import refuse_fsdp, say
+from nanohf.train.progress import check_fsdp2, say
 
 
 def main(argv: list[str]) -> None:
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
         mixed_precision=choose_precision(config.mixed_precision, device_type()),
         log_with=None if config.report_to == "none" else config.report_to,
     )
-    refuse_fsdp(accelerator)
+    check_fsdp2(accelerator, config)
     accelerator.init_trackers("nanohf", config=vars(config))
     set_seed(config.seed)
 
@@ -55,6 +55,9 @@ def main(argv: list[str]) -> None:
             embedding_lr=config.embedding_lr,
             head_lr=config.head_lr,
             weight_decay=config.weight_decay,
+            cautious=config.cautious,
+            normuon=config.normuon,
+            sharded=True,
         ),
         load("train"),
         horizon,
@@ -64,6 +67,7 @@ def main(argv: list[str]) -> None:
         peak_rate=peak_rate(accelerator, model, config.max_length),
     )
 
+    weights = accelerator.get_state_dict(model)  # of all processes, under FSDP
     accelerator.end_training()
     if result and accelerator.is_main_process:
         record = result | {
@@ -78,7 +82,8 @@ def main(argv: list[str]) -> None:
             "skipped_files": sorted(skipped_files),
             "recipe": recipe.written(argv),
         }
-        folder = runs.finish(config.run_dir, "pretrain", record, partial(save, model, tokenizer))
+        whole = build_model(config, tokenizer)
+        folder = runs.finish(config.run_dir, "pretrain", record, partial(save, whole, weights, tokenizer))
         publish(config, "pretrain", folder)
 
 
@@ -98,7 +103,7 @@ def peak_rate(accelerator, model, length: int) -> float | None:
     name = torch.cuda.get_device_name(accelerator.device) if accelerator.device.type == "cuda" else "CPU"
     if (peak := peak_flops(name, accelerator.mixed_precision)) is None:
         return None
-    matrices = model.num_parameters() - model.get_input_embeddings().weight.numel()
+    matrices = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
     flops = flops_per_token(matrices, model.config.num_hidden_layers, model.config.hidden_size, length)
     say(f"peak of {name} in bf16: {peak / 1e12:,.0f} TFLOP/s; {flops:,} FLOPs a token")
     return peak * accelerator.num_processes / flops
@@ -108,12 +113,14 @@ def measure(accelerator, tokenizer, validation: list[torch.Tensor], model, step:
     """Bits per byte on the same validation rows every time, and a sample to look at."""
     with accelerator.autocast():
         bpb = bits_per_byte(model, validation, torch.tensor(token_bytes(tokenizer)), accelerator.gather)
-        text = complete(model, tokenizer, "There is a", max_new_tokens=32)
-    say(f"step {step:,} | {bpb:.4f} bits per byte | {text!r}")
+        # A sample is drawn by the main process alone, which under FSDP does not have the weights.
+        sample = "" if accelerator.is_fsdp2 else f" | {complete(model, tokenizer, 'There is a', max_new_tokens=32)!r}"
+    say(f"step {step:,} | {bpb:.4f} bits per byte{sample}")
     return {"bpb": bpb}
 
 
-def save(model, tokenizer, folder) -> None:
+def save(model, weights: dict, tokenizer, folder) -> None:
+    model.load_state_dict(weights)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -8,9 +8,10 @@ from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
+from nanohf.optim import muon
 from nanohf.optim.groups import build_groups, build_optimizer
-from nanohf.optim.muon import MuonAdamW, _working_dtype, orthogonalize
-from nanohf.optim.schedule import lr_factor, muon_momentum
+from nanohf.optim.muon import MuonAdamW, orthogonalize
+from nanohf.optim.schedule import batch_factor, lr_factor, muon_momentum
 
 SHAPES = [(8, 8), (16, 64), (64, 16), (48, 40), (1, 12), (12, 1), (128, 128)]
 DTYPES = [torch.float32, torch.bfloat16]
@@ -56,6 +57,25 @@ def test_orthogonalize_lifts_small_singular_values(condition):
     values = torch.linalg.svdvals(orthogonalize(matrix[None])[0])
     assert values.min() > 0.7
     assert values.max() < 1.25
+
+
+@pytest.mark.parametrize("shape", [(64, 256), (256, 64)])
+@pytest.mark.parametrize("condition", [1.0, 100.0, 10_000.0])
+def test_two_steps_at_once_are_two_steps(shape, condition):
+    """bf16 must neither lose small singular values nor blow them up: the same in fp32, one step after the other."""
+    torch.manual_seed(0)
+    small, large = sorted(shape)
+    u, _ = torch.linalg.qr(torch.randn(small, small))
+    v, _ = torch.linalg.qr(torch.randn(large, small))
+    matrix = u * torch.logspace(0, -torch.tensor(condition).log10().item(), small) @ v.T
+    x = matrix / (matrix.norm() * 1.02)
+    for a, b, c in muon.POLAR_EXPRESS:
+        x = a * x + (b * (x @ x.T) + c * (x @ x.T) @ (x @ x.T)) @ x
+    matrix, x = (matrix, x) if shape[0] < shape[1] else (matrix.T, x.T)
+    torch.testing.assert_close(orthogonalize(matrix[None])[0], x, atol=2e-4, rtol=0)
+    half = orthogonalize(matrix[None].bfloat16())[0].float()
+    assert cosine(half, x) > 0.97
+    assert torch.linalg.svdvals(half).max() < 1.2
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -137,25 +157,57 @@ def test_adamw_is_torchs(weight_decay, fused):
         torch.testing.assert_close(a, b, atol=0 if fused else 2e-6, rtol=0)
 
 
-def reference_muon(p, momentum, grad, lr, beta, nesterov, weight_decay):
+def reference_muon(p, state, grad, lr, beta, nesterov, weight_decay, normuon=0.0, cautious=False):
     """Keller Jordan's update, with the momentum as a running mean; the polar factor as the optimizer computes it."""
-    momentum.mul_(beta).add_(grad, alpha=1 - beta)
-    direction = beta * momentum + (1 - beta) * grad if nesterov else momentum
-    direction = orthogonalize(direction[None].to(_working_dtype("cpu")))[0].float()
-    p.data.mul_(1 - lr * weight_decay)
-    p.data.add_(direction, alpha=-lr * max(1, p.shape[0] / p.shape[1]) ** 0.5)
+    state["m"] = beta * state.get("m", 0) + (1 - beta) * grad
+    u = beta * state["m"] + (1 - beta) * grad if nesterov else state["m"]
+    u = orthogonalize(u[None].to(muon._working_dtype("cpu")))[0].float()
+    if normuon:  # arXiv 2510.05491, Algorithm 1, on the longer side, with the norm it found in place of 0.2 * sqrt(mn)
+        norm, over = u.norm(), int(p.shape[0] >= p.shape[1])
+        state["v"] = normuon * state.get("v", 0) + (1 - normuon) * (u * u).mean(over, keepdim=True)
+        u = u / state["v"].sqrt()
+        u = u * norm / u.norm()
+    for i in range(p.shape[0]):
+        for j in range(p.shape[1]):
+            if not cautious or u[i, j] * p[i, j] >= 0:
+                p.data[i, j] *= 1 - lr * weight_decay
+    p.data -= lr * max(1, p.shape[0] / p.shape[1]) ** 0.5 * u
 
 
-@pytest.mark.parametrize("nesterov", [True, False])
-@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-def test_muon_is_the_reference(nesterov, weight_decay):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"nesterov": False},
+        {"weight_decay": 0.3},
+        {"weight_decay": 5.0, "cautious": True},
+        {"normuon": 0.9},
+        {"normuon": 0.5, "weight_decay": 5.0, "cautious": True},
+    ],
+    ids=str,
+)
+def test_muon_is_the_reference(settings, monkeypatch):
+    monkeypatch.setattr(muon, "_working_dtype", lambda device: torch.float32)
     shapes = [(16, 16), (16, 48), (48, 16), (16, 16), (48, 16)]
     ours, theirs = parameters(*shapes), parameters(*shapes)
-    momenta = [torch.zeros(shape) for shape in shapes]
-    take_steps(MuonAdamW([muon_group(ours, nesterov=nesterov, weight_decay=weight_decay)]), ours, range(8))
+    states = [{} for _ in shapes]
+    take_steps(MuonAdamW([muon_group(ours, **settings)]), ours, range(8))
+    settings = {"nesterov": True, "weight_decay": 0.0} | settings
     for step in range(8):
-        for p, m, g in zip(theirs, momenta, grads_like(theirs, step), strict=True):
-            reference_muon(p, m, g, 0.02, 0.95, nesterov, weight_decay)
+        for p, state, g in zip(theirs, states, grads_like(theirs, step), strict=True):
+            reference_muon(p, state, g, 0.02, 0.95, **settings)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_muon_in_its_working_precision_is_the_reference():
+    shapes = [(16, 16), (16, 48), (48, 16), (16, 16), (48, 16)]
+    ours, theirs = parameters(*shapes), parameters(*shapes)
+    states = [{} for _ in shapes]
+    take_steps(MuonAdamW([muon_group(ours)]), ours, range(8))
+    for step in range(8):
+        for p, state, g in zip(theirs, states, grads_like(theirs, step), strict=True):
+            reference_muon(p, state, g, 0.02, 0.95, True, 0.0)
     for a, b in zip(ours, theirs, strict=True):
         # bf16 products may be summed in another order in a stack: 8 steps of at most 0.02 x 1.7, each to 2^-8
         torch.testing.assert_close(a, b, atol=8 * 0.02 * 1.7 * 2**-7, rtol=0)
@@ -388,3 +440,11 @@ def test_every_step_of_a_run_learns(steps, warmdown, warmup):
 def test_muon_momentum():
     assert [muon_momentum(step) for step in (0, 150, 300, 10_000)] == pytest.approx([0.85, 0.90, 0.95, 0.95])
     assert muon_momentum(5, ramp=10) == pytest.approx(0.90)
+
+
+def test_batch_factor():
+    assert batch_factor(4096, 2_050_000) == 1.0, "not fitted yet"
+    assert batch_factor(2**19, 1_320_000_000, 0.5) == batch_factor(2**21, 1_320_000_000, 0.5) == 1.0
+    assert batch_factor(2**17, 1_320_000_000, 0.5) == pytest.approx(0.5)
+    assert batch_factor(4096, 2_050_000, 0.5) == pytest.approx(0.3045, rel=0.01)  # best: 44,200 tokens
+    assert batch_factor(4096, 2_050_000, 0.25) == pytest.approx(0.3045**0.5, rel=0.01)

@@ -1,0 +1,147 @@
+"""Two processes over gloo, launched as a user launches them, against one: DDP with a sharded optimizer, and FSDP2."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import two_processes
+from accelerate import Accelerator, DistributedType
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from nanohf.data.loader import PackedLoader
+from nanohf.data.sources import text_stream
+from nanohf.evals.bpb import bits_per_byte
+from nanohf.optim import muon
+from nanohf.recipe import PretrainConfig, RecipeError
+from nanohf.stages import tokenizer as tokenizer_stage
+from nanohf.tokenizer.train import encode_documents, token_bytes
+from nanohf.train.progress import check_fsdp2, refuse_fsdp
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+RECIPE = {
+    "depth": 1,
+    "num_attention_heads": 2,
+    "max_length": 64,
+    "per_device_train_batch_size": 2,
+    "batch_tokens": 512,
+    "max_steps": 8,
+    "save_steps": 3,
+    "eval_tokens": 1024,
+}
+DECAY = {"weight_decay": 0.1, "cautious": True}
+SETTINGS = {"ddp": DECAY | {"normuon": 0.9}, "fsdp2": DECAY}
+
+
+def start(config: str, mode: str, folder: Path, *arguments: str) -> subprocess.Popen:
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        ROOT / f"accelerate_configs/{config}",
+    ]
+    options = ["--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0"]
+    command = [*launch, *options, two_processes.__file__, mode, folder, *arguments]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([str(part) for part in command], env=os.environ | ENVIRONMENT, **streams)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, Path]:
+    """All that is launched, at once: most of its time goes into imports."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("ddp", "fsdp2", "whole", "killed")}
+    text = ["--config", str(ROOT / "recipes/demo/tokenizer.yaml"), "--vocab_size", "512", "--max_chars", "100000"]
+    tokenizer_stage.main([*text, "--run_dir", str(folders["whole"])])
+    recipe = RECIPE | {"tokenizer": folders["whole"] / "tokenizer"}
+    arguments = [
+        "--config",
+        ROOT / "recipes/demo/pretrain.yaml",
+        *(p for k, v in recipe.items() for p in (f"--{k}", v)),
+    ]
+    started = [
+        start("ddp.yaml", "train", folders["ddp"], json.dumps(SETTINGS["ddp"])),
+        start("fsdp2.yaml", "train", folders["fsdp2"], json.dumps(SETTINGS["fsdp2"])),
+        start("fsdp2.yaml", "stage", folders["whole"], *arguments),
+        start("fsdp2.yaml", "killed", folders["killed"], *arguments),
+    ]
+    try:
+        for process in started:
+            output, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, output
+    finally:
+        for process in started:
+            process.terminate()  # the launcher ends its workers
+    return folders
+
+
+@pytest.fixture
+def single(tmp_path, monkeypatch):
+    monkeypatch.setattr(muon, "_working_dtype", muon._working_dtype)  # train changes it
+    return lambda **settings: two_processes.train(tmp_path, **settings)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("ddp", "DistributedType.MULTI_CPU"), ("fsdp2", "DistributedType.FSDP")])
+def test_two_processes_are_one(runs, single, name, kind):
+    one = single(**SETTINGS[name])
+    ranks = [json.loads((runs[name] / f"found-{rank}.json").read_text()) for rank in range(2)]
+    for found in ranks:
+        assert found["type"] == kind
+        assert found["losses"] == pytest.approx(one["losses"], abs=1e-5, rel=0)
+        assert found["state"] == pytest.approx(one["state"] / 2, rel=0.05)
+        assert found["resumed"] == found["losses"][10:]
+        assert found["same"], "a resumed run ends with the weights of an uninterrupted one"
+    assert sum(found["state"] for found in ranks) == one["state"]
+    assert one["losses"][-1] < 0.7 * one["losses"][0]
+
+
+def test_eight_passes_are_one(single):
+    assert single(passes=8)["losses"] == pytest.approx(single()["losses"], abs=1e-5, rel=0)
+
+
+def test_one_process_goes_on_from_the_state_of_two(runs):
+    """What DDP's main process saves is the whole state, as one process would have written it."""
+    two = torch.load(runs["ddp"] / "state/optimizer.bin", weights_only=True)["state"]
+    whole = two_processes.build_optimizer(two_processes.tiny()).param_groups
+    shapes = [p.shape for group in whole for p in group["params"]]
+    assert [next(t.shape for k, t in state.items() if k != "step") for state in two.values()] == shapes
+
+
+def test_the_stage_under_fsdp2(runs):
+    """Killed and resumed it saves what it saves without interruption, and what it saves is what it measured."""
+    killed, whole = runs["killed"] / "pretrain", runs["whole"] / "pretrain"
+    weights = load_file(killed / "model.safetensors")
+    expected = load_file(whole / "model.safetensors")
+    assert all(torch.equal(expected.pop(name), t) for name, t in weights.items())
+    assert not expected
+
+    tokenizer = AutoTokenizer.from_pretrained(killed)
+    model = AutoModelForCausalLM.from_pretrained(killed)
+    batches = RECIPE["eval_tokens"] // (RECIPE["per_device_train_batch_size"] * RECIPE["max_length"]) // 2
+    loaders = [
+        PackedLoader(text_stream("builtin", "validation"), lambda t: encode_documents(tokenizer, t), 2, 64, rank, 2)
+        for rank in range(2)
+    ]
+    rows = [next(loader) for loader in loaders for _ in range(batches)]
+    bpb = bits_per_byte(model, rows, torch.tensor(token_bytes(tokenizer)))
+    assert json.loads((killed / "stage.json").read_text())["after"] == pytest.approx(bpb, rel=1e-5)
+
+
+@pytest.mark.parametrize("key", ["torch_compile", "normuon"])
+def test_what_fsdp2_cannot_do_is_said(key):
+    config = PretrainConfig(**{key: 1})
+    check_fsdp2(Accelerator(cpu=True), config)
+    with pytest.raises(RecipeError, match=f"does not go with {key}"):
+        check_fsdp2(SimpleNamespace(is_fsdp2=True), config)
+
+
+@pytest.mark.parametrize("check", [refuse_fsdp, lambda accelerator: check_fsdp2(accelerator, PretrainConfig())])
+def test_fsdp1_is_refused_and_by_other_stages_fsdp2_too(check):
+    with pytest.raises(RecipeError, match="by the pretrain stage only"):
+        check(SimpleNamespace(is_fsdp2=False, distributed_type=DistributedType.FSDP))

@@ -1,0 +1,115 @@
+"""What test_two_processes launches on each process: train FOLDER SETTINGS | stage|killed FOLDER ARGUMENTS."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, DistributedType, PartialState
+
+from nanohf.model import NanoHFConfig, NanoHFForCausalLM
+from nanohf.optim import muon
+from nanohf.optim.groups import build_optimizer
+from nanohf.stages import pretrain as stage
+from nanohf.train import pretraining
+
+ROWS, LENGTH = 8, 32  # of a step, over all processes
+
+
+def allow_fsdp_on_cpu() -> None:
+    """accelerate heeds FSDP on accelerators only, where gloo and the CPU do as well."""
+    original = AcceleratorState.__init__
+
+    def init(self, *args, fsdp_plugin=None, **kwargs):
+        original(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.fsdp_plugin, self.distributed_type = fsdp_plugin, DistributedType.FSDP
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    AcceleratorState.__init__ = init
+
+
+def tiny() -> NanoHFForCausalLM:
+    """Three layers: matrices that two processes cannot halve by count; 97 tokens: rows that they cannot halve."""
+    torch.manual_seed(0)
+    return NanoHFForCausalLM(NanoHFConfig.from_depth(3, vocab_size=97, hidden_size=32, num_attention_heads=2))
+
+
+def rows(accelerator, steps: range, passes: int):
+    """This process's share of each step's rows, in `passes` batches."""
+    for step in steps:
+        ids = torch.randint(8, (ROWS, LENGTH), generator=torch.Generator().manual_seed(step)).cumsum(1) % 97
+        mine = ids.tensor_split(accelerator.num_processes)[accelerator.process_index]
+        yield from mine.tensor_split(passes)
+
+
+def prepared(accelerator, **settings):
+    model = tiny()
+    return accelerator.prepare(model, build_optimizer(model, sharded=True, **settings))
+
+
+def steps(accelerator, model, optimizer, numbers: range, passes: int) -> list[float]:
+    batches = rows(accelerator, numbers, passes)
+    return [pretraining.train_step(accelerator, model, optimizer, batches, passes, 1.0) for _ in numbers]
+
+
+def state_elements(optimizer) -> int:
+    """Numbers of optimizer state that lie on this process."""
+    tensors = [t for state in optimizer.state.values() for name, t in state.items() if name != "step"]
+    return sum((t.to_local() if hasattr(t, "to_local") else t).numel() for t in tensors)
+
+
+def train(folder: Path, passes: int = 1, **settings) -> dict:
+    """20 steps with a checkpoint after 10, the last 10 again from the checkpoint, and what there is to compare.
+
+    Products in fp32: bf16 turns the 1e-7 by which sums differ between processes into 1e-3 of an update.
+    """
+    muon._working_dtype = lambda device: torch.float32
+    accelerator = Accelerator(cpu=True)
+    model, optimizer = prepared(accelerator, **settings)
+    losses = steps(accelerator, model, optimizer, range(10), passes)
+    accelerator.save_state(str(folder / "state"))
+    losses += steps(accelerator, model, optimizer, range(10, 20), passes)
+    weights = accelerator.get_state_dict(model)
+    own = state_elements(optimizer)
+
+    accelerator.free_memory()
+    resumed, again = prepared(accelerator, **settings)
+    accelerator.load_state(str(folder / "state"))
+    after = steps(accelerator, resumed, again, range(10, 20), passes)
+    same = all(torch.equal(t, weights[name]) for name, t in accelerator.get_state_dict(resumed).items())
+    found = {"losses": losses, "resumed": after, "same": same, "state": own, "type": str(accelerator.distributed_type)}
+    (folder / f"found-{accelerator.process_index}.json").write_text(json.dumps(found))
+    return found
+
+
+def killed_stage(folder: Path, arguments: list[str]) -> None:
+    """The pretrain stage, killed in its 7th step and started again."""
+    original, calls = pretraining.train_step, []
+
+    def killed(*args):
+        calls.append(1)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    pretraining.train_step = killed
+    try:
+        stage.main([*arguments, "--run_dir", str(folder)])
+    except KeyboardInterrupt:
+        pretraining.train_step = original
+    stage.main([*arguments, "--run_dir", str(folder)])
+
+
+if __name__ == "__main__":
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        allow_fsdp_on_cpu()
+    mode, folder, *arguments = sys.argv[1:]
+    if mode == "train":
+        train(Path(folder), **json.loads(arguments[0]))
+    elif mode == "stage":
+        stage.main([*arguments, "--run_dir", folder])
+    else:
+        killed_stage(Path(folder), arguments)
