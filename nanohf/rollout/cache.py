@@ -83,7 +83,7 @@ class SharedPromptCache(Cache):
         self._arrange([prompt for prompt in range(len(self.lengths)) for _ in range(num_samples)])
 
     def keep_rows(self, order: list[int]) -> None:
-        """Row i becomes what row order[i] was. Only rows that change place are copied: keep the others where they are."""
+        """Row i becomes what row order[i] was. Only rows that change place are copied."""
         target = [row for row, was in enumerate(order) if was != row]
         source = [order[row] for row in target]
         for layer in self.layers:
@@ -129,7 +129,7 @@ class SharedPromptCache(Cache):
     def _continue(self, query, own_keys, own_values, keys, values, scaling, window) -> torch.Tensor:
         """Each row's one new query over its prompt's and its own keys, in one softmax."""
         rows, heads, _, head_dim = query.shape
-        prompts, kv_heads, length, _ = keys.shape
+        kv_heads, length = keys.shape[1:3]
         new = own_keys.shape[2]
         first = 0  # the first column of the prompts that any row sees
         if window is not None:

@@ -114,9 +114,11 @@ class Engine:
 
     def _forward(self, ids, positions, cache, keep=1) -> torch.Tensor:
         """Logits of the last position, or of the one in `keep`, (rows, 1): (rows, vocab_size) in fp32."""
-        return self.model(input_ids=ids, position_ids=positions, past_key_values=cache, logits_to_keep=keep).logits[
-            :, -1
-        ].float()
+        return (
+            self.model(input_ids=ids, position_ids=positions, past_key_values=cache, logits_to_keep=keep)
+            .logits[:, -1]
+            .float()
+        )
 
     def _answer(self, completion: Completion) -> list[int]:
         """The forced tokens after a closed python block: its result between output tokens, or nothing if refused."""
