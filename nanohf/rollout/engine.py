@@ -1,12 +1,11 @@
 """The generation engine: one copy for RL, evaluation and chat. It reads the live model's weights and owns no copy.
 
-What makes it faster than `model.generate`: a prompt is read once for its whole group of samples, keys and values go
-into preallocated memory, only the top-k values are sampled from, and finished rows leave the batch. The calculator is
-part of it: when a row closes a python block, the result is forced as its next tokens, and marked so.
+What makes it faster than `model.generate`: a prompt's keys and values are computed, kept and read once for its whole group
+of samples, only the top-k values are sampled from, finished rows leave the batch at once, and on a CPU weights are packed.
+The calculator is part of it: when a row closes a python block, the result is forced as its next tokens, and marked so.
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,9 +14,6 @@ import torch
 from .cache import SharedPromptCache
 from .calculator import calculate
 from .packed import packed_linears
-
-MIN_ROWS = 8  # from here on packing the weights pays
-SHRINK = 0.95  # finished rows leave the batch when it gets this much smaller
 
 
 @dataclass
@@ -77,7 +73,7 @@ class Engine:
 
         lengths = [len(prompt) for prompt in prompts]
         cache = SharedPromptCache(self.model.config.num_hidden_layers, lengths, max_new_tokens, device)
-        with cache.attached(self.model), packed_linears(self.model) if rows >= MIN_ROWS else nullcontext():
+        with cache.attached(self.model), packed_linears(self.model, rows):
             position = torch.tensor(lengths, device=device)[:, None]
             ids = torch.tensor([p + [0] * (max(lengths) - len(p)) for p in prompts], device=device)
             logits = self._forward(ids, torch.arange(max(lengths), device=device)[None], cache, position - 1)
@@ -89,8 +85,6 @@ class Engine:
                 tokens = _sample(logits, dice[:, i], temperature, top_k).tolist()
                 for at, row in enumerate(active):
                     completion = completions[row]
-                    if completion.finished:
-                        continue
                     chosen = not forced[row]
                     tokens[at] = token = tokens[at] if chosen else forced[row].pop(0)
                     completion.ids.append(token)
@@ -104,7 +98,7 @@ class Engine:
                 left = [at for at, row in enumerate(active) if not completions[row].finished]
                 if not left or i == max_new_tokens - 1:
                     break
-                if len(left) <= SHRINK * len(active):
+                if len(left) < len(active):
                     order = _closed_up(left)
                     cache.keep_rows(order)
                     dice, position = dice[order], position[order]

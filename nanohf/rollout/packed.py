@@ -10,13 +10,16 @@ from functools import partial
 import torch
 from torch import nn
 
-MIN_WEIGHTS = 2**16  # a call costs about 10 us more than torch's: not for small matrices
+MIN_ROWS, MIN_WEIGHTS = 8, 2**16  # a call costs about 10 us more than torch's: not for small work
 
 
 @contextmanager
-def packed_linears(model: nn.Module) -> Iterator[None]:
-    """Within it, the model's larger nn.Linear in fp32 on an x86 CPU compute with packed copies of their weights."""
-    packed = [module for module in model.modules() if _can_be_packed(module)]
+def packed_linears(model: nn.Module, rows: int) -> Iterator[None]:
+    """Within it, the model's larger nn.Linear in fp32 on an x86 CPU compute with packed copies of their weights.
+
+    rows: how many there will be at most; few are not worth it.
+    """
+    packed = [module for module in model.modules() if rows >= MIN_ROWS and _can_be_packed(module)]
     for module in packed:
         module.forward = partial(_forward, torch.ops.mkldnn._reorder_linear_weight(module.weight), module.bias)
     try:
