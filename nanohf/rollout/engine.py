@@ -1,11 +1,13 @@
 """The generation engine: one copy for RL, evaluation and chat. It reads the live model's weights and owns no copy.
 
-What makes it faster than `model.generate`: a prompt's keys and values are computed, kept and read once for its whole group
-of samples, only the top-k values are sampled from, finished rows leave the batch at once, and on a CPU weights are packed.
-The calculator is part of it: when a row closes a python block, the result is forced as its next tokens, and marked so.
+What makes it faster than `model.generate`: a prompt's keys and values are computed, kept and read once for its whole
+group of samples, only the top-k logits are capped and sampled from, finished rows leave the batch at once, and on a CPU
+weights are packed. The calculator is part of it: when a row closes a python block, the result is forced as its next
+tokens, and marked so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,7 +75,7 @@ class Engine:
 
         lengths = [len(prompt) for prompt in prompts]
         cache = SharedPromptCache(self.model.config.num_hidden_layers, lengths, max_new_tokens, device)
-        with cache.attached(self.model), packed_linears(self.model, rows):
+        with cache.attached(self.model), packed_linears(self.model, rows), _uncapped(self.model.config) as cap:
             position = torch.tensor(lengths, device=device)[:, None]
             ids = torch.tensor([p + [0] * (max(lengths) - len(p)) for p in prompts], device=device)
             logits = self._forward(ids, torch.arange(max(lengths), device=device)[None], cache, position - 1)
@@ -82,7 +84,7 @@ class Engine:
             active = list(range(rows))  # the rows still in the batch, in its order
 
             for i in range(max_new_tokens):
-                tokens = _sample(logits, dice[:, i], temperature, top_k).tolist()
+                tokens = _sample(logits, dice[:, i], temperature, top_k, cap).tolist()
                 for at, row in enumerate(active):
                     completion = completions[row]
                     chosen = not forced[row]
@@ -135,6 +137,23 @@ def complete(model, tokenizer, text: str, **options) -> str:
     return text + tokenizer.decode(completion.ids)
 
 
+@contextmanager
+def _uncapped(config) -> Iterator[float | None]:
+    """Within it the model does not cap its logits; yields the cap, which keeps their order: the top k alone need it.
+
+    Over the whole vocabulary it is a sixth of a step at depth 2. TRL relies on the same field of the config.
+    """
+    cap = getattr(config, "final_logit_softcapping", None)
+    if cap is None:
+        yield None
+        return
+    config.final_logit_softcapping = None
+    try:
+        yield cap
+    finally:
+        config.final_logit_softcapping = cap
+
+
 def _closed_up(left: list[int]) -> list[int]:
     """The places `left`, with the last ones moved into the gaps before them, so that few rows are copied."""
     kept, moved = [at for at in left if at < len(left)], [at for at in left if at >= len(left)]
@@ -149,11 +168,15 @@ def _dice(seed: int, row: int, count: int) -> torch.Tensor:
     return torch.rand(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + row))
 
 
-def _sample(logits: torch.Tensor, dice: torch.Tensor, temperature: float, top_k: int) -> torch.Tensor:
+def _sample(
+    logits: torch.Tensor, dice: torch.Tensor, temperature: float, top_k: int, cap: float | None = None
+) -> torch.Tensor:
     """One id a row from softmax(logits / temperature) over the top_k values, by inverting its distribution function."""
     if temperature == 0:
         return logits.argmax(-1)
-    values, ids = _top(logits, min(top_k, logits.shape[-1]))
+    values, ids = _top(logits, min(top_k, logits.shape[-1]))  # (rows, k), falling
+    if cap is not None:
+        values = cap * (values / cap).tanh()
     shares = (values / temperature).softmax(-1).cumsum(-1)
     place = (shares < dice[:, None] * shares[:, -1:]).sum(-1, keepdim=True).clamp(max=shares.shape[-1] - 1)
     return ids.gather(-1, place).squeeze(-1)

@@ -82,6 +82,7 @@ def test_weights_are_read_anew_and_the_model_is_left_as_it_was(model, tokenizer,
     with pytest.raises(ZeroDivisionError):
         engine.generate(prompts, 4, on_token=lambda *_: 1 / 0)
     assert model.config._attn_implementation == implementation
+    assert model.config.final_logit_softcapping == 15
     assert not any("forward" in vars(module) for module in model.modules())
 
 
