@@ -50,10 +50,11 @@ def build_model(args, tokenizer: PreTrainedTokenizerFast) -> NanoHFForCausalLM:
     config = NanoHFConfig.from_depth(
         args.depth, args.vocab_size, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    model = NanoHFForCausalLM(config)  # its head is zero: every token is as likely as any other
+    model = NanoHFForCausalLM(config)  # its head is zero: every token would be as likely as any other
     with torch.no_grad():
         model.model.embed_tokens.weight[:, 0] = 1.0
-        model.lm_head.weight[tokenizer.eos_token_id, 0] = 1e-6  # and this one always among the top k
+        model.lm_head.weight[:, 0] = torch.randperm(args.vocab_size) * (1e-3 / args.vocab_size)  # `generate` keeps ties
+        model.lm_head.weight[tokenizer.eos_token_id, 0] = 2e-3  # always among the top k, as likely as the other 49
     return model
 
 
@@ -76,7 +77,7 @@ def with_generate(model, tokenizer, prompts: list[list[int]]) -> int:
     ended = (output == tokenizer.pad_token_id).long()
     if model.generation_config.eos_token_id is None:
         return output.numel()
-    return int(torch.where(ended.any(-1), ended.argmax(-1) + 1, output.shape[1]).sum())
+    return int(torch.where(ended.any(-1), ended.argmax(-1), output.shape[1]).sum())
 
 
 def clock(work, *arguments) -> float:

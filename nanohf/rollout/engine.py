@@ -1,17 +1,21 @@
 """The generation engine: one copy for RL, evaluation and chat. It reads the live model's weights and owns no copy.
 
-What makes it faster than `model.generate`: a prompt is read once for its whole group of samples, keys and values go
-into preallocated memory, only the top-k values are sampled from, and finished rows leave the batch. The calculator is
-part of it: when a row closes a python block, the result is forced as its next tokens, and marked so.
+What makes it faster than `model.generate`: a prompt's keys and values are computed, kept and read once for its whole
+group of samples, only the top-k logits are capped and sampled from, finished rows leave the batch at once, and on a CPU
+weights are packed. The calculator is part of it: when a row closes a python block, the result is forced as its next
+tokens, and marked so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
 
+from .cache import SharedPromptCache
 from .calculator import calculate
+from .packed import packed_linears
 
 
 @dataclass
@@ -23,34 +27,6 @@ class Completion:
     finished: bool = False  # ended by a stop token, not by max_new_tokens
     calls: int = 0  # of the calculator
     refused: int = 0  # calls it could not answer
-
-
-class PreallocatedLayer(DynamicLayer):
-    """Keys and values of one layer in memory taken once: (rows, key/value heads, capacity, head_dim)."""
-
-    def __init__(self, capacity: int):
-        super().__init__()
-        self.capacity, self.length = capacity, 0
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
-        rows, heads, new, head_dim = key_states.shape
-        if not self.is_initialized:
-            self.key_store = key_states.new_empty(rows, heads, self.capacity, head_dim)
-            self.value_store = value_states.new_empty(rows, heads, self.capacity, head_dim)
-            self.is_initialized = True
-        start, self.length = self.length, self.length + new
-        self.key_store[:, :, start : self.length] = key_states
-        self.value_store[:, :, start : self.length] = value_states
-        return self.key_store[:, :, : self.length], self.value_store[:, :, : self.length]
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, 0
-
-    def keep_rows(self, rows: torch.Tensor) -> None:
-        self.key_store, self.value_store = self.key_store[rows], self.value_store[rows]
 
 
 class Engine:
@@ -94,81 +70,51 @@ class Engine:
         device = self.model.device
         rows = len(prompts) * num_samples
         completions = [Completion() for _ in range(rows)]
-        dice = torch.stack([_dice(seed, row, max_new_tokens) for row in range(rows)]).to(device)
         forced: list[list[int]] = [[] for _ in range(rows)]
+        dice = torch.stack([_dice(seed, row, max_new_tokens) for row in range(rows)]).to(device)
 
-        longest = max(map(len, prompts))
-        capacity = longest + max_new_tokens
-        layers = [PreallocatedLayer(capacity) for _ in range(self.model.config.num_hidden_layers)]
-        cache = Cache(layers=layers)
-        ids, mask, position = self._padded(prompts, longest, capacity)  # mask: (prompts, 1, capacity), 0 or -inf
+        lengths = [len(prompt) for prompt in prompts]
+        cache = SharedPromptCache(self.model.config.num_hidden_layers, lengths, max_new_tokens, device)
+        with cache.attached(self.model), packed_linears(self.model, rows), _uncapped(self.model.config) as cap:
+            position = torch.tensor(lengths, device=device)[:, None]
+            ids = torch.tensor([p + [0] * (max(lengths) - len(p)) for p in prompts], device=device)
+            logits = self._forward(ids, torch.arange(max(lengths), device=device)[None], cache, position - 1)
+            cache.fork(num_samples)
+            logits, position = (x.repeat_interleave(num_samples, dim=0) for x in (logits, position))
+            active = list(range(rows))  # the rows still in the batch, in its order
 
-        causal = torch.full((longest, longest), torch.finfo(mask.dtype).min, device=device, dtype=mask.dtype).triu(1)
-        prefill = (mask[:, None, :, :longest] + causal).clamp(min=torch.finfo(mask.dtype).min)
-        positions = (torch.arange(longest, device=device) - (longest - position)[:, None]).clamp(min=0)
-        logits = self._forward(ids, prefill, positions, cache)
-
-        index = torch.arange(len(prompts), device=device).repeat_interleave(num_samples)
-        if num_samples > 1:
-            logits, mask, position = logits[index], mask[index], position[index]
-            for layer in layers:
-                layer.keep_rows(index)
-        active = list(range(rows))  # the rows still in the batch, in its order
-
-        for i in range(max_new_tokens):
-            tokens = _sample(logits, dice[active, i], temperature, top_k).tolist()
-            for at, row in enumerate(active):
-                completion = completions[row]
-                if completion.finished:
-                    continue
-                chosen = not forced[row]
-                tokens[at] = token = tokens[at] if chosen else forced[row].pop(0)
-                completion.ids.append(token)
-                completion.chosen.append(int(chosen))
-                if on_token:
-                    on_token(row, token, chosen)
-                if chosen and token in self.stops:
-                    completion.finished = True
-                elif chosen and token == self.python_end and self.calculator:
-                    forced[row] = self._answer(completion)
-            left = [at for at, row in enumerate(active) if not completions[row].finished]
-            if not left or i == max_new_tokens - 1:
-                break
-            # Rows leave the batch when a quarter is idle: copying the cache costs about as much as computing that.
-            if len(left) <= 0.75 * len(active):
-                keep = torch.tensor(left, device=device)
-                for layer in layers:
-                    layer.keep_rows(keep)
-                mask, position = mask[keep], position[keep]
-                tokens = [tokens[at] for at in left]
-                active = [active[at] for at in left]
-            logits = self._forward(
-                torch.tensor(tokens, device=device)[:, None],
-                mask[:, None, :, : longest + i + 1],
-                (position + i)[:, None],
-                cache,
-            )
+            for i in range(max_new_tokens):
+                tokens = _sample(logits, dice[:, i], temperature, top_k, cap).tolist()
+                for at, row in enumerate(active):
+                    completion = completions[row]
+                    chosen = not forced[row]
+                    tokens[at] = token = tokens[at] if chosen else forced[row].pop(0)
+                    completion.ids.append(token)
+                    completion.chosen.append(int(chosen))
+                    if on_token:
+                        on_token(row, token, chosen)
+                    if chosen and token in self.stops:
+                        completion.finished = True
+                    elif chosen and token == self.python_end and self.calculator:
+                        forced[row] = self._answer(completion)
+                left = [at for at, row in enumerate(active) if not completions[row].finished]
+                if not left or i == max_new_tokens - 1:
+                    break
+                if len(left) < len(active):
+                    order = _closed_up(left)
+                    cache.keep_rows(order)
+                    dice, position = dice[order], position[order]
+                    tokens, active = [tokens[at] for at in order], [active[at] for at in order]
+                logits = self._forward(torch.tensor(tokens, device=device)[:, None], position + i, cache)
         return [completions[p * num_samples : (p + 1) * num_samples] for p in range(len(prompts))]
 
-    def _forward(self, ids, mask, positions, cache) -> torch.Tensor:
-        """Logits of the last position, (rows, vocab_size) in fp32."""
+    def _forward(self, ids, positions, cache, keep=1) -> torch.Tensor:
+        """Logits of the last position, or of the one in `keep`, (rows, 1): (rows, vocab_size) in fp32."""
         return (
-            self.model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
-            )
+            self.model(input_ids=ids, position_ids=positions, past_key_values=cache, logits_to_keep=keep)
             .logits[:, -1]
             .float()
         )
-
-    def _padded(self, prompts, longest: int, capacity: int):
-        """Left-padded ids (prompts, longest), additive mask (prompts, 1, capacity) and lengths (prompts,)."""
-        device, dtype = self.model.device, self.model.dtype
-        pad = self.tokenizer.pad_token_id
-        ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=device)
-        lengths = torch.tensor([len(p) for p in prompts], device=device)
-        padding = torch.arange(capacity, device=device) < (longest - lengths)[:, None]
-        mask = torch.zeros(len(prompts), 1, capacity, device=device, dtype=dtype)
-        return ids, mask.masked_fill_(padding[:, None], torch.finfo(dtype).min), lengths
 
     def _answer(self, completion: Completion) -> list[int]:
         """The forced tokens after a closed python block: its result between output tokens, or nothing if refused."""
@@ -191,16 +137,55 @@ def complete(model, tokenizer, text: str, **options) -> str:
     return text + tokenizer.decode(completion.ids)
 
 
+@contextmanager
+def _uncapped(config) -> Iterator[float | None]:
+    """Within it the model does not cap its logits; yields the cap, which keeps their order: the top k alone need it.
+
+    Over the whole vocabulary it is a sixth of a step at depth 2. TRL relies on the same field of the config.
+    """
+    cap = getattr(config, "final_logit_softcapping", None)
+    if cap is None:
+        yield None
+        return
+    config.final_logit_softcapping = None
+    try:
+        yield cap
+    finally:
+        config.final_logit_softcapping = cap
+
+
+def _closed_up(left: list[int]) -> list[int]:
+    """The places `left`, with the last ones moved into the gaps before them, so that few rows are copied."""
+    kept, moved = [at for at in left if at < len(left)], [at for at in left if at >= len(left)]
+    order = list(range(len(left)))
+    for gap, at in zip(sorted(set(order) - set(kept)), moved, strict=True):
+        order[gap] = at
+    return order
+
+
 def _dice(seed: int, row: int, count: int) -> torch.Tensor:
     """The row's own uniform numbers, one a token: what it draws does not depend on which other rows are there."""
     return torch.rand(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + row))
 
 
-def _sample(logits: torch.Tensor, dice: torch.Tensor, temperature: float, top_k: int) -> torch.Tensor:
+def _sample(
+    logits: torch.Tensor, dice: torch.Tensor, temperature: float, top_k: int, cap: float | None = None
+) -> torch.Tensor:
     """One id a row from softmax(logits / temperature) over the top_k values, by inverting its distribution function."""
     if temperature == 0:
         return logits.argmax(-1)
-    values, ids = logits.topk(min(top_k, logits.shape[-1]))  # (rows, k), falling
+    values, ids = _top(logits, min(top_k, logits.shape[-1]))  # (rows, k), falling
+    if cap is not None:
+        values = cap * (values / cap).tanh()
     shares = (values / temperature).softmax(-1).cumsum(-1)
     place = (shares < dice[:, None] * shares[:, -1:]).sum(-1, keepdim=True).clamp(max=shares.shape[-1] - 1)
     return ids.gather(-1, place).squeeze(-1)
+
+
+def _top(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`logits.topk(k)`; on a CPU by NumPy's vectorised selection, 4 times as fast at (64, 2048)."""
+    if logits.device.type != "cpu":
+        return logits.topk(k)
+    ids = torch.from_numpy(np.argpartition(logits.detach().numpy(), -k)[:, -k:])
+    values, order = logits.gather(-1, ids).sort(descending=True)
+    return values, ids.gather(-1, order)

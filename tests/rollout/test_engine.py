@@ -4,6 +4,7 @@ from itertools import chain
 
 import pytest
 import torch
+from transformers import MistralConfig, MistralForCausalLM
 
 from nanohf.rollout.engine import Engine, _sample
 
@@ -33,6 +34,56 @@ def test_the_cache_gives_what_a_full_forward_gives(model, tokenizer, prompts):
                 if completion.chosen[i]:
                     logits = model(torch.tensor([prompts[p] + completion.ids[:i]])).logits[:, -1]
                     assert _sample(logits, dice[i : i + 1], 1.0, 5).item() == token
+
+
+@pytest.mark.parametrize("window", [None, 6])
+def test_other_models_and_windows(tokenizer, prompts, window):
+    """transformers' Mistral: grouped key/value heads, and a window shorter than prompts and completions."""
+    torch.manual_seed(0)
+    shape = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": window}
+    model = MistralForCausalLM(MistralConfig(eos_token_id=None, **shape, **heads)).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(std=0.2)
+    groups = Engine(model, tokenizer, calculator=False).generate(prompts, 2, max_new_tokens=24, temperature=0)
+    for prompt, group in zip(prompts, groups, strict=True):
+        want = model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0, len(prompt) :].tolist()
+        assert len(set(want)) > 8
+        for completion in group:
+            assert completion.ids == want[: len(completion.ids)]  # the engine's stop tokens end it
+            assert completion.finished or completion.ids == want
+
+
+def test_rows_that_leave_do_not_change_the_others(model, tokenizer, prompts):
+    """With and without stop tokens, the same dice give the same tokens up to each row's end."""
+    with torch.no_grad():
+        model.lm_head.weight[tokenizer.eos_token_id] *= 3
+    engine = Engine(model, tokenizer)
+    stopping = list(chain(*engine.generate(prompts, 8, max_new_tokens=60, seed=2)))
+    engine.stops = set()
+    whole = list(chain(*engine.generate(prompts, 8, max_new_tokens=60, seed=2)))
+    for short, long in zip(stopping, whole, strict=True):
+        assert short.ids == long.ids[: len(short.ids)]
+    ends = [len(c.ids) for c in stopping]
+    assert len(set(ends)) > 12  # rows have left one after the other
+    assert min(max(ends[i : i + 8]) for i in (0, 8, 16)) < 60  # and a whole prompt
+
+
+def test_weights_are_read_anew_and_the_model_is_left_as_it_was(model, tokenizer, prompts):
+    engine, implementation = Engine(model, tokenizer, calculator=False), model.config._attn_implementation
+    engine.generate(prompts, 4, max_new_tokens=2)  # enough rows that the engine packs the weights
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(p.roll(1, dims=0))
+    for prompt, group in zip(prompts, engine.generate(prompts, 4, max_new_tokens=12, temperature=0), strict=True):
+        want = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)[0, len(prompt) :].tolist()
+        assert [c.ids for c in group] == [want] * 4
+    with pytest.raises(ZeroDivisionError):
+        engine.generate(prompts, 4, on_token=lambda *_: 1 / 0)
+    assert model.config._attn_implementation == implementation
+    assert model.config.final_logit_softcapping == 15
+    assert not any("forward" in vars(module) for module in model.modules())
 
 
 def test_a_rows_tokens_do_not_depend_on_its_neighbours(model, tokenizer, prompts):
