@@ -14,6 +14,7 @@ from nanohf import recipe, runs
 from nanohf.data.chat import mixture
 from nanohf.hub.push import publish
 from nanohf.model import NanoHFForCausalLM
+from nanohf.train.lora import merged, with_lora
 from nanohf.train.posttrain import Progress, make_optimizer, record_of, save, train, without_push
 from nanohf.train.progress import say
 
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> None:
     args.output_dir = str(runs.claim(stage.run_dir, stage.stage, recipe.written(argv)))
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
-    model = NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32)
+    model = with_lora(stage, NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32))
     tokenizer = AutoTokenizer.from_pretrained(source)
 
     conversations, counts = mixture(stage.mixture, args.seed)
@@ -43,6 +44,7 @@ def main(argv: list[str]) -> None:
     Progress.attach(trainer)
     before = trainer.evaluate()["eval_loss"]
     result = train(trainer)
+    trainer.model = merged(trainer.model)
     after = trainer.evaluate()["eval_loss"]
     say(f"loss on held-out conversations: {before:.4f} -> {after:.4f}")
 

@@ -29,10 +29,20 @@ class PostTraining(RunFolder):
     matrix_lr: float = field(default=0.02, metadata={"help": "Muon's learning rate in pretraining"})
     embedding_lr: float = field(default=0.2, metadata={"help": "the embedding's, at width 768"})
     head_lr: float = field(default=0.004, metadata={"help": "the head's, at width 768"})
+    use_peft: bool = field(default=False, metadata={"help": "train LoRA adapters; the result is merged, a plain model"})
+    lora_r: int = field(default=16, metadata={"help": "rank of the adapters"})
+    lora_alpha: int = field(default=32, metadata={"help": "adapters count alpha / r times"})
+    lora_dropout: float = field(default=0.0, metadata={"help": "before the adapters"})
+    lora_target_modules: list[str] = field(default_factory=lambda: ["all-linear"], metadata={"help": "what to adapt"})
 
     def __post_init__(self):
+        problems = too_small(self, lora_r=1, lora_alpha=1)
         if self.optimizer not in ("muon", "trl"):
-            raise RecipeError(f"optimizer={self.optimizer!r} must be muon or trl")
+            problems.append(f"optimizer={self.optimizer!r} must be muon or trl")
+        if not 0 <= self.lora_dropout < 1:
+            problems.append(f"lora_dropout={self.lora_dropout} must be from 0 to below 1")
+        if problems:
+            raise RecipeError(problems)
 
 
 @dataclass
