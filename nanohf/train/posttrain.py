@@ -51,7 +51,7 @@ class ChatStage(PostTraining):
 
     stage: str = field(default="sft", metadata={"help": "midtrain or sft: the folder the result goes to"})
     mixture: list[dict] = field(default_factory=list, metadata={"help": "sources; see nanohf.data.chat.Source"})
-    eval_mixture: list[dict] = field(default_factory=list, metadata={"help": "the same, for the loss before and after"})
+    eval_mixture: list[dict] = field(default_factory=list, metadata={"help": "the same, measured before and after"})
 
     def __post_init__(self):
         super().__post_init__()
@@ -66,8 +66,22 @@ class ChatStage(PostTraining):
                     getattr(self, name)[i] = Source(**entry)
                 except (TypeError, ValueError) as error:
                     problems.append(f"{name}[{i}] = {entry}: {error}. Keys: {', '.join(known)}.")
+        if not problems:
+            problems = self.wrong_documents()
         if problems:
             raise RecipeError(problems)
+
+    def wrong_documents(self) -> list[str]:
+        problems = []
+        for name in ("mixture", "eval_mixture"):
+            sources = getattr(self, name)
+            if all(source.is_document for source in sources):
+                problems.append(f"{name} has documents only; add at least one source of conversations")
+            if (shares := sum(source.share or 0 for source in sources)) >= 1:
+                problems.append(f"{name}: the shares of its documents add up to {shares:g}; leave room below 1")
+        if any(source.share for source in self.eval_mixture):
+            problems.append("eval_mixture: a share has no meaning there; give the documents' number as rows")
+        return problems
 
 
 @dataclass

@@ -5,41 +5,48 @@ from pathlib import Path
 from trl import SFTTrainer
 
 from nanohf import recipe
-from nanohf.data.chat import Source, mixture
+from nanohf.data.chat import Source
+from nanohf.train.mixture import mixture
 
 RECIPE = Path(__file__).parents[2] / "recipes/demo/sft.yaml"
 
 
 def trainer_of(model, tokenizer, tmp_path, *overrides) -> SFTTrainer:
     _, args = recipe.load("sft", ["--config", str(RECIPE), "--output_dir", str(tmp_path), *overrides])
-    conversations, _ = mixture(
-        [
-            Source("builtin", "gsm8k", "problems", rows=20),
-            Source("builtin", "messages", "conversations", rows=20),
-        ]
-    )
-    return SFTTrainer(model=model, args=args, train_dataset=conversations, processing_class=tokenizer)
+    sources = [
+        Source("builtin", "gsm8k", "problems", rows=20),
+        Source("builtin", "messages", "conversations", rows=20),
+        Source("builtin", "document", rows=10),
+    ]
+    rows, _ = mixture(tokenizer, sources, args)
+    args.assistant_only_loss = False
+    return SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
 
 
 def test_only_the_assistants_own_tokens_are_trained(model, tokenizer, tmp_path):
-    """In a packed row: each label is its token where an assistant speaks or calls, and -100 everywhere else."""
-    batch = next(iter(trainer_of(model, tokenizer, tmp_path).get_train_dataloader()))
-    token = tokenizer.convert_ids_to_tokens
-    speaking = output = False
-    trained = set()
-    for id_, label in zip(batch["input_ids"][0].tolist(), batch["labels"][0].tolist(), strict=True):
-        name = token(id_)
-        if name == "<|output_start|>":
-            output = True
-        expected = speaking and not output
-        assert label == (id_ if expected else -100), (name, expected)
-        trained |= {name} if label != -100 else set()
-        if name == "<|assistant_start|>":
-            speaking = True
-        elif name == "<|assistant_end|>":
-            speaking = False
-        elif name == "<|output_end|>":
-            output = False
+    """In packed rows: each label is its token where an assistant speaks or calls, or in a document; else -100."""
+    trained, documents = set(), 0
+    for batch in trainer_of(model, tokenizer, tmp_path).get_train_dataloader():
+        ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
+        names = tokenizer.convert_ids_to_tokens(ids)
+        speaking = output = document = False
+        for i, name in enumerate(names):
+            if name == "<|bos|>":
+                document = names[i + 1] != "<|user_start|>"
+                documents += document
+                continue  # predicted from nothing, whatever its label
+            if name == "<|output_start|>":
+                output = True
+            expected = document or (speaking and not output)
+            assert labels[i] == (ids[i] if expected else -100), (name, expected)
+            trained |= {name} if labels[i] != -100 else set()
+            if name == "<|assistant_start|>":
+                speaking = True
+            elif name == "<|assistant_end|>":
+                speaking = False
+            elif name == "<|output_end|>":
+                output = False
+    assert documents == 10
     assert trained >= {"<|assistant_end|>", "<|python_start|>", "<|python_end|>"}
     assert not trained & {"<|user_start|>", "<|user_end|>", "<|output_start|>", "<|output_end|>", "<|bos|>"}
 
