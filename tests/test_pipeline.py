@@ -94,15 +94,39 @@ def test_chat_answers(finished):
     assert result.returncode == 0, result.stderr
 
 
-def test_killed_in_pretrain_and_in_sft_it_ends_as_if_it_had_not_been(finished, tmp_path):
+def test_killed_in_pretrain_midtrain_and_sft_it_ends_as_if_it_had_not_been(finished, tmp_path):
     options = ("--name", "killed", "--until", "sft")
-    kill_when(tmp_path, "runs/killed/checkpoints/pretrain/step-*30", *options)
-    assert not (tmp_path / "runs/killed/pretrain").exists()
-    kill_when(tmp_path, "runs/killed/checkpoints/sft/checkpoint-12/trainer_state.json", *options)
-    assert not (tmp_path / "runs/killed/sft").exists()
+    for stage, appears in (
+        ("pretrain", "step-*30"),
+        ("midtrain", "checkpoint-4/trainer_state.json"),
+        ("sft", "checkpoint-12/trainer_state.json"),
+    ):
+        kill_when(tmp_path, f"runs/killed/checkpoints/{stage}/{appears}", *options)
+        assert not (tmp_path / f"runs/killed/{stage}").exists()
     output = nanohf_run(tmp_path, *options)
     assert "resumed from checkpoint-" in output
     for stage in ("pretrain", "midtrain", "sft"):
-        whole = load_file(finished[0] / f"runs/demo/{stage}/model.safetensors")
-        resumed = load_file(tmp_path / f"runs/killed/{stage}/model.safetensors")
-        assert all((whole[name] == resumed[name]).all() for name in whole), stage
+        whole, resumed = finished[0] / "runs/demo" / stage, tmp_path / "runs/killed" / stage
+        weights, again = (load_file(folder / "model.safetensors") for folder in (whole, resumed))
+        assert all((weights[name] == again[name]).all() for name in weights), stage
+        if stage != "pretrain":
+            record, record_again = (json.loads((folder / "stage.json").read_text()) for folder in (whole, resumed))
+            assert len(record["losses"]) == 4
+            for numbers in ("losses", "held_out", "mixture", "before", "after"):
+                assert record[numbers] == record_again[numbers], (stage, numbers)
+            assert record_again["resumed"]
+
+
+def test_each_stage_keeps_the_numbers_of_the_one_before_it(finished):
+    """Of every held-out source, documents of pretraining among them; the report shows them."""
+    run = finished[0] / "runs/demo"
+    midtrain, sft = (json.loads((run / f"{stage}/stage.json").read_text())["held_out"] for stage in ("midtrain", "sft"))
+    sources = [("builtin conversations test", "loss"), ("builtin problems test", "loss")]
+    sources += [("builtin documents validation", "bits per byte")]
+    assert [(f["source"], f["metric"]) for f in midtrain] == [(f["source"], f["metric"]) for f in sft] == sources
+    assert [f["after"] for f in midtrain] == [f["before"] for f in sft]
+    report = (run / "report.md").read_text()
+    for (source, metric), a, b in zip(sources, midtrain, sft, strict=True):
+        cells = (f"{f['before']:.4f} -> {f['after']:.4f}" for f in (a, b))
+        assert f"| {source} | {metric} | {' | '.join(cells)} |" in report
+    assert "| builtin problems train | 7,473 |" in report

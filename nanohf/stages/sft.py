@@ -16,9 +16,9 @@ from nanohf import recipe, runs
 from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
 from nanohf.hub.push import publish
 from nanohf.model import NanoHFForCausalLM
+from nanohf.report import mixture_table
 from nanohf.tokenizer.train import token_bytes
 from nanohf.train.lora import merged, with_lora
-from nanohf.report import mixture_table
 from nanohf.train.mixture import mixture, source_rows
 from nanohf.train.posttrain import Progress, make_optimizer, record_of, save, train, without_push
 from nanohf.train.progress import say

@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from nanohf.data import gsm8k, identity, world
+from nanohf.data import identity
 from nanohf.data.chat import MESSAGES, Source, conversations, from_arc, from_instructions, from_messages, from_mmlu
 from nanohf.data.sources import examples
 
