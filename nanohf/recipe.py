@@ -252,7 +252,7 @@ def wrong_keys(recipe: dict, overrides: dict, types: dict) -> list[str]:
         unknown.append(f"optimizer: muon does not heed {', '.join(sorted(unheard))} but {rates}")
     if "mixture" in types and (unheard := NOT_MIXTURES & {*recipe, *overrides}):
         unknown.append(
-            f"{', '.join(sorted(unheard))}: a mixture is turned into tokens by the model's own chat template"
+            f"{', '.join(sorted(unheard))}: leave it out, the model's own chat template says what is trained"
         )
     return unknown
 

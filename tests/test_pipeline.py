@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from safetensors.torch import load_file
-from small_run import COMMAND, ENVIRONMENT, nanohf_run
+from small_run import COMMAND, ENVIRONMENT, ROOT, nanohf_run
 
 
 def kill_when(cwd: Path, appears: str, *options: str) -> None:
@@ -111,7 +111,7 @@ def test_killed_in_pretrain_midtrain_and_sft_it_ends_as_if_it_had_not_been(finis
         assert all((weights[name] == again[name]).all() for name in weights), stage
         if stage != "pretrain":
             record, record_again = (json.loads((folder / "stage.json").read_text()) for folder in (whole, resumed))
-            assert len(record["losses"]) == 4
+            assert len(record["losses"]) == 6
             for numbers in ("losses", "held_out", "mixture", "before", "after"):
                 assert record[numbers] == record_again[numbers], (stage, numbers)
             assert record_again["resumed"]
@@ -130,3 +130,20 @@ def test_each_stage_keeps_the_numbers_of_the_one_before_it(finished):
         cells = (f"{f['before']:.4f} -> {f['after']:.4f}" for f in (a, b))
         assert f"| {source} | {metric} | {' | '.join(cells)} |" in report
     assert "| builtin problems train | 7,473 |" in report
+
+
+def test_sft_with_lora_leaves_a_plain_model_whose_blocks_alone_have_changed(finished, tmp_path):
+    base = finished[0] / "runs/demo/midtrain"
+    command = [sys.executable, "-m", "nanohf.stages.sft", "--config", str(ROOT / "recipes/demo/sft.yaml")]
+    command += ["--run_dir", str(tmp_path / "lora"), "--model_name_or_path", str(base), "--use_peft", "true"]
+    command += ["--lora_r", "2", "--max_steps", "3"]
+    result = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert not list((tmp_path / "lora/sft").glob("adapter*"))
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "lora/sft"))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if (before[name] != after[name]).any()}
+    assert changed == {name for name in before if ".layers." in name}
+    record = json.loads((tmp_path / "lora/sft/stage.json").read_text())
+    assert record["parameters"] == json.loads((base / "stage.json").read_text())["parameters"]
+    assert record["after"] < record["before"]

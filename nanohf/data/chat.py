@@ -11,6 +11,7 @@ of pretraining, mixed in so that they are not forgotten, are a source too (conve
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 from datasets import Dataset, Features, IterableDataset, List, Value
 
@@ -79,6 +80,8 @@ class Source:
 
     @property
     def name(self) -> str:
+        if self.converter == "identity":
+            return Path(self.dataset).name
         return " ".join(filter(None, (self.dataset, self.config or (self.is_document and "documents"), self.split)))
 
 

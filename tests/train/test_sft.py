@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 from trl import SFTTrainer
 
 from nanohf import recipe
 from nanohf.data.chat import Source
+from nanohf.recipe import RecipeError
 from nanohf.train.mixture import mixture
 
 RECIPE = Path(__file__).parents[2] / "recipes/demo/sft.yaml"
@@ -70,3 +72,27 @@ def test_packed_documents_do_not_see_each_other(model, tokenizer, tmp_path):
     before = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0, border:]
     after = model(input_ids=changed, position_ids=positions, use_cache=False).logits[0, border:]
     assert (before - after).abs().max() < 1e-5
+
+
+CHAT = "{dataset: builtin, config: problems, rows: 5, converter: gsm8k}"
+DOCUMENTS = "{dataset: builtin, converter: document, share: %s}"
+
+
+@pytest.mark.parametrize(
+    ("mixture", "held_out", "more", "says"),
+    [
+        (DOCUMENTS % 0.5, CHAT, "", "mixture has documents only; add at least one source of conversations"),
+        (f"{CHAT}, {DOCUMENTS % 0.5}, {DOCUMENTS % 0.6}", CHAT, "", "documents add up to 1.1; leave room below 1"),
+        (CHAT, f"{CHAT}, {DOCUMENTS % 0.5}", "", "eval_mixture: a share has no meaning there"),
+        (f"{CHAT}, {DOCUMENTS % 20}", CHAT, "", "share=20 must be between 0 and 1"),
+        (CHAT, CHAT, "truncation_mode: keep_end", "truncation_mode: leave it out"),
+        (CHAT, CHAT, "lora_r: 0", "lora_r=0 must be at least 1"),
+        (CHAT, CHAT, "lora_target_modules: all-linear", "must be a list, such as [all-linear]"),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant(tmp_path, mixture, held_out, more, says):
+    path = tmp_path / "sft.yaml"
+    path.write_text(f"stage: sft\nmixture: [{mixture}]\neval_mixture: [{held_out}]\n{more}\n")
+    with pytest.raises(RecipeError) as error:
+        recipe.load("sft", ["--config", str(path)])
+    assert says in str(error.value)
