@@ -34,6 +34,7 @@ def run(
     arguments = {stage: stage_arguments(recipes, run_dir, stage, overrides, push) for stage in stages}
     configs = check(arguments)
     launcher = launch_command(accelerate_config)
+    look(configs, [stage for stage in stages if first or not runs.done(run_dir, stage)])
 
     for stage in STAGES[STAGES.index(first) :] if first else ():
         if old := runs.set_aside(run_dir, stage):
@@ -112,6 +113,18 @@ def check(arguments: dict[str, list[str]]) -> dict[str, tuple]:
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
     return configs
+
+
+def look(configs: dict[str, tuple], todo: list[str]) -> None:
+    """Refuses a run that cannot fit on this machine, and warns of one that may not."""
+    from nanohf.doctor.resources import quick
+
+    results = quick(configs, todo)
+    if failed := [f"{r.stage}: {r.what}: {r.figure}: {r.why}" for r in results if r.status == "fail"]:
+        raise RecipeError(failed)
+    for r in results:
+        if r.status == "warn":
+            print(f"warning: {r.stage}: {r.what}: {r.figure}: {r.why}", flush=True)
 
 
 def launch_command(path: str | None) -> list[str]:

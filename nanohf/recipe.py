@@ -10,6 +10,7 @@ from pathlib import Path
 STAGES = ("tokenizer", "pretrain", "midtrain", "sft", "grpo", "evaluate")
 
 
+NOT_MIXTURES = {"chat_template_path", "completion_only_loss", "dataset_text_field", "dataset_kwargs", "truncation_mode"}
 NOT_MUONS = {"learning_rate", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"}
 
 
@@ -263,6 +264,10 @@ def wrong_keys(recipe: dict, overrides: dict, types: dict) -> list[str]:
     if muon and (unheard := NOT_MUONS & {*recipe, *overrides}):
         rates = "lr_scale, matrix_lr, embedding_lr and head_lr"
         unknown.append(f"optimizer: muon does not heed {', '.join(sorted(unheard))} but {rates}")
+    if "mixture" in types and (unheard := NOT_MIXTURES & {*recipe, *overrides}):
+        unknown.append(
+            f"{', '.join(sorted(unheard))}: leave it out, the model's own chat template says what is trained"
+        )
     return unknown
 
 
@@ -297,7 +302,12 @@ def check_sources(stage: str, configs: tuple) -> None:
     if stage in ("tokenizer", "pretrain"):
         checks = [partial(check_text, config.dataset, config.dataset_config, config.text_column)]
     elif stage in ("midtrain", "sft"):
-        checks = [partial(check_examples, s.dataset, s.config, s.rows) for s in config.mixture + config.eval_mixture]
+        checks = [
+            partial(check_text, s.dataset, s.config, s.text_column)
+            if s.is_document
+            else partial(check_examples, s.dataset, s.config, s.rows)
+            for s in config.mixture + config.eval_mixture
+        ]
     else:
         rows = config.dataset_rows if stage == "grpo" else config.problems
         kind = config.dataset_config or ("problems" if config.dataset == "builtin" else None)

@@ -16,6 +16,11 @@ def write_report(run_dir: Path) -> str:
     if results:
         parts += ["", *score_table(results), "", "## A held-out problem, greedily", "", "```"]
         parts += [results["conversation"], "```"]
+    for stage, record in records.items():
+        if "mixture" in record:
+            parts += ["", f"## The mixture of {stage}", "", *mixture_table(record["mixture"])]
+    if any("held_out" in record for record in records.values()):
+        parts += ["", "## Held-out sources before and after", "", *held_out_table(records)]
     parts += ["", "## Go on", "", *commands(run_dir, records)]
     text = "\n".join(parts) + "\n"
     (run_dir / "report.md").write_text(text, encoding="utf-8")
@@ -60,6 +65,32 @@ def score_table(results: dict) -> list[str]:
             cells.append(f"{100 * score['value']:.1f}%{error} ({score['metric']}, n = {score['n']})")
         rows.append(f"| {stage} | {' | '.join(cells)} |")
     return rows
+
+
+def mixture_table(given: list[dict]) -> list[str]:
+    """What each source of a mixture gave."""
+    total = max(1, sum(g["tokens"] for g in given))
+    lines = ["| source | rows | tokens | share | trained | cut | left out |", "|---|--:|--:|--:|--:|--:|---|"]
+    for g in given:
+        left_out = [f"{g['malformed']:,} malformed (first {g['reason']})"] if g["malformed"] else []
+        left_out += [f"{g['untrained']:,} with nothing to train within max_length"] if g["untrained"] else []
+        share = f"{100 * g['tokens'] / total:.1f}%"
+        figures = f"{g['rows']:,} | {g['tokens']:,} | {share} | {g['trained']:,} | {g['cut']:,}"
+        lines.append(f"| {g['name']} | {figures} | {'; '.join(left_out)} |")
+    return lines
+
+
+def held_out_table(records: dict[str, dict]) -> list[str]:
+    """Nats a token, of documents bits per byte; each stage's begin is the result of the one before it."""
+    stages = {stage: record["held_out"] for stage, record in records.items() if "held_out" in record}
+    figures = {(f["source"], f["metric"]): {} for changes in stages.values() for f in changes}
+    for stage, changes in stages.items():
+        for f in changes:
+            figures[f["source"], f["metric"]][stage] = f"{f['before']:.4f} -> {f['after']:.4f}"
+    lines = [f"| source | measure | {' | '.join(stages)} |", "|---|---|" + "--:|" * len(stages)]
+    for (source, metric), by_stage in figures.items():
+        lines.append(f"| {source} | {metric} | {' | '.join(by_stage.get(stage, '') for stage in stages)} |")
+    return lines
 
 
 def commands(run_dir: Path, records: dict[str, dict]) -> list[str]:

@@ -18,7 +18,7 @@ from nanohf.data import world
 from nanohf.doctor import examine, problems, resources, sources
 from nanohf.doctor.resources import quick
 from nanohf.model import NanoHFForCausalLM
-from nanohf.pipeline import recipe_folder, stage_arguments
+from nanohf.pipeline import check, look, recipe_folder, stage_arguments
 from nanohf.recipe import STAGES
 from nanohf.tokenizer.train import train_tokenizer
 
@@ -294,13 +294,48 @@ def test_a_check_that_crashes_is_a_failure_and_the_others_go_on(doctor, monkeypa
     ]
 
 
-def test_quick_knows_memory_and_disk_only(doctor):
-    arguments = {stage: stage_arguments(recipe_folder("recipe"), RUN, stage, [], None) for stage in STAGES}
-    results = quick(arguments)
-    assert [(r.stage, r.what) for r in results] == [
-        ("pretrain", "memory"), ("midtrain", "memory"), ("sft", "memory"), ("grpo", "memory"), ("run", "disk")
-    ]  # fmt: skip
+def run_configs(*overrides: str) -> dict[str, tuple]:
+    return check({stage: stage_arguments(recipe_folder("recipe"), RUN, stage, overrides, None) for stage in STAGES})
+
+
+def test_quick_knows_memory_and_disk_of_the_stages_to_do(doctor):
+    results = quick(run_configs(), ["midtrain", "sft", "evaluate"])
+    assert [(r.stage, r.what) for r in results] == [("midtrain", "memory"), ("sft", "memory"), ("run", "disk")]
     assert {r.status for r in results} == {"ok"}
+
+
+def test_a_run_is_refused_only_for_want_of_several_times_the_memory(doctor, monkeypatch, capsys):
+    """The demo's pretraining needs some 90 MB by the doctor's estimate."""
+    monkeypatch.setattr(resources, "available_memory", lambda cuda: 4 * 10**6)
+    assert main(["run", "recipe"]) == 2
+    assert "pretrain: memory: about" in capsys.readouterr().err
+    assert not RUN.exists()
+    configs = run_configs()
+    (result,) = [r for r in quick(configs, ["pretrain"]) if r.what == "memory"]
+    need = float(result.figure.split()[1]) * 10**6
+    for free, status in ((need / 3.5, "fail"), (need / 2, "warn"), (need * 2, "ok")):
+        monkeypatch.setattr(resources, "available_memory", lambda cuda, free=free: free)
+        assert quick(configs, ["pretrain"])[0].status == status
+    monkeypatch.setattr(resources, "available_memory", lambda cuda: need / 2)
+    look(configs, ["pretrain"])
+    assert capsys.readouterr().out.startswith("warning: pretrain: memory: about")
+
+
+def test_a_run_without_room_for_its_checkpoints_is_refused(doctor, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: USAGE(10**9, 10**9 - 10**6, 10**6))
+    assert main(["run", "recipe"]) == 2
+    assert "run: disk: " in capsys.readouterr().err
+    assert not RUN.exists()
+
+
+def test_a_run_that_goes_on_has_the_room_its_checkpoints_already_take(doctor, monkeypatch):
+    configs = run_configs()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: USAGE(10**9, 10**9 - 10**6, 10**6))
+    assert quick(configs, ["sft"])[-1].status == "fail"
+    old = RUN / "checkpoints/sft/checkpoint-40"
+    old.mkdir(parents=True)
+    (old / "model.safetensors").write_bytes(bytes(50 * 10**6))
+    assert quick(configs, ["sft"])[-1].status == "ok"
 
 
 def test_recipes_that_cannot_be_read_end_in_status_2(doctor):

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from safetensors.torch import load_file
-from small_run import COMMAND, ENVIRONMENT, nanohf_run
+from small_run import COMMAND, ENVIRONMENT, ROOT, nanohf_run
 
 
 def kill_when(cwd: Path, appears: str, *options: str) -> None:
@@ -94,15 +94,56 @@ def test_chat_answers(finished):
     assert result.returncode == 0, result.stderr
 
 
-def test_killed_in_pretrain_and_in_sft_it_ends_as_if_it_had_not_been(finished, tmp_path):
+def test_killed_in_pretrain_midtrain_and_sft_it_ends_as_if_it_had_not_been(finished, tmp_path):
     options = ("--name", "killed", "--until", "sft")
-    kill_when(tmp_path, "runs/killed/checkpoints/pretrain/step-*30", *options)
-    assert not (tmp_path / "runs/killed/pretrain").exists()
-    kill_when(tmp_path, "runs/killed/checkpoints/sft/checkpoint-12/trainer_state.json", *options)
-    assert not (tmp_path / "runs/killed/sft").exists()
+    for stage, appears in (
+        ("pretrain", "step-*30"),
+        ("midtrain", "checkpoint-4/trainer_state.json"),
+        ("sft", "checkpoint-12/trainer_state.json"),
+    ):
+        kill_when(tmp_path, f"runs/killed/checkpoints/{stage}/{appears}", *options)
+        assert not (tmp_path / f"runs/killed/{stage}").exists()
     output = nanohf_run(tmp_path, *options)
     assert "resumed from checkpoint-" in output
     for stage in ("pretrain", "midtrain", "sft"):
-        whole = load_file(finished[0] / f"runs/demo/{stage}/model.safetensors")
-        resumed = load_file(tmp_path / f"runs/killed/{stage}/model.safetensors")
-        assert all((whole[name] == resumed[name]).all() for name in whole), stage
+        whole, resumed = finished[0] / "runs/demo" / stage, tmp_path / "runs/killed" / stage
+        weights, again = (load_file(folder / "model.safetensors") for folder in (whole, resumed))
+        assert all((weights[name] == again[name]).all() for name in weights), stage
+        if stage != "pretrain":
+            record, record_again = (json.loads((folder / "stage.json").read_text()) for folder in (whole, resumed))
+            assert len(record["losses"]) == 6
+            for numbers in ("losses", "held_out", "mixture", "before", "after"):
+                assert record[numbers] == record_again[numbers], (stage, numbers)
+            assert record_again["resumed"]
+
+
+def test_each_stage_keeps_the_numbers_of_the_one_before_it(finished):
+    """Of every held-out source, documents of pretraining among them; the report shows them."""
+    run = finished[0] / "runs/demo"
+    midtrain, sft = (json.loads((run / f"{stage}/stage.json").read_text())["held_out"] for stage in ("midtrain", "sft"))
+    sources = [("builtin conversations test", "loss"), ("builtin problems test", "loss")]
+    sources += [("builtin documents validation", "bits per byte")]
+    assert [(f["source"], f["metric"]) for f in midtrain] == [(f["source"], f["metric"]) for f in sft] == sources
+    assert [f["after"] for f in midtrain] == [f["before"] for f in sft]
+    report = (run / "report.md").read_text()
+    for (source, metric), a, b in zip(sources, midtrain, sft, strict=True):
+        cells = (f"{f['before']:.4f} -> {f['after']:.4f}" for f in (a, b))
+        assert f"| {source} | {metric} | {' | '.join(cells)} |" in report
+    assert "| builtin problems train | 7,473 |" in report
+
+
+def test_sft_with_lora_leaves_a_plain_model_whose_blocks_alone_have_changed(finished, tmp_path):
+    base = finished[0] / "runs/demo/midtrain"
+    command = [sys.executable, "-m", "nanohf.stages.sft", "--config", str(ROOT / "recipes/demo/sft.yaml")]
+    command += ["--run_dir", str(tmp_path / "lora"), "--model_name_or_path", str(base), "--use_peft", "true"]
+    command += ["--lora_r", "2", "--max_steps", "3"]
+    result = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert not list((tmp_path / "lora/sft").glob("adapter*"))
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "lora/sft"))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if (before[name] != after[name]).any()}
+    assert changed == {name for name in before if ".layers." in name}
+    record = json.loads((tmp_path / "lora/sft/stage.json").read_text())
+    assert record["parameters"] == json.loads((base / "stage.json").read_text())["parameters"]
+    assert record["after"] < record["before"]

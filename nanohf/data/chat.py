@@ -1,20 +1,22 @@
-"""Conversations for midtraining and SFT: sources brought to one form, weighted, mixed and shuffled.
+"""Conversations for midtraining and SFT: sources brought to one form. `nanohf.train.mixture` weighs and mixes them.
 
 One form: {"messages": [{"role": str, "content": [{"type": "text" | "python" | "python_output", "text": str}]}]}.
 Content is a list of parts everywhere, since Arrow wants one type over a whole column.
 
 A row that no conversation can be made of (roles out of order, an empty message) is left out, counted and reported;
-wrong columns end in an error at once, and so does a source of which more rows are left out than stay.
+wrong columns end in an error at once, and so does a source of which more rows are left out than stay. Plain documents
+of pretraining, mixed in so that they are not forgotten, are a source too (converter=document).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
-from datasets import Dataset, Features, List, Value, concatenate_datasets
+from datasets import Dataset, Features, IterableDataset, List, Value
 
 from . import gsm8k, identity
-from .sources import examples
+from .sources import examples, text_stream
 
 LETTERS = "ABCDEFGHIJ"
 MESSAGES = Features(
@@ -24,6 +26,7 @@ FAULT = Features({"fault": Value("string")})  # why a row is left out; empty if 
 QUESTION = ("instruction", "prompt", "question")
 INPUT = ("input", "context")
 ANSWER = ("output", "response", "answer", "completion")
+DOCUMENT = "document"
 
 
 @dataclass
@@ -32,7 +35,8 @@ class Source:
 
     dataset: builtin, a folder or a Hub id, for converter=identity a YAML file; config: its configuration;
     columns: {what the converter wants: what it is called here}, if the names differ; rows: only the first so many;
-    epochs: how often each is seen, 0.5 the first half only once, 2.5 the first half three times.
+    epochs: how often each is seen, 0.5 the first half only once, 2.5 the first half three times;
+    share: converter=document only, instead of rows: this share of the mixture's tokens, 0.2 for a fifth.
     """
 
     dataset: str
@@ -42,12 +46,23 @@ class Source:
     columns: dict[str, str] | None = None
     rows: int | None = None
     epochs: float = 1.0
+    share: float | None = None
 
     def __post_init__(self):
-        if self.converter not in CONVERTERS:
-            raise ValueError(f"converter={self.converter!r} must be one of {', '.join(CONVERTERS)}")
+        if self.converter not in (*CONVERTERS, DOCUMENT):
+            raise ValueError(f"converter={self.converter!r} must be one of {', '.join((*CONVERTERS, DOCUMENT))}")
         if self.epochs <= 0:
             raise ValueError(f"epochs={self.epochs} must be above 0; leave the source out instead")
+        if self.is_document:
+            if (self.rows is None) == (self.share is None):
+                raise ValueError("converter=document needs rows, a number of documents, or share, one of the two")
+            if self.split not in ("train", "validation"):
+                raise ValueError(f"split={self.split!r} must be train or validation, pretraining's two")
+        if self.share is not None:
+            if not self.is_document or self.epochs != 1:
+                raise ValueError("share is for converter=document without epochs; conversations have rows and epochs")
+            if not 0 < self.share < 1:
+                raise ValueError(f"share={self.share} must be between 0 and 1: 0.2 is a fifth of the mixture's tokens")
         if self.converter == "identity":
             if self.split != "train":
                 raise ValueError(f"split={self.split!r}: an identity file is for training only")
@@ -56,40 +71,23 @@ class Source:
             raise ValueError(f"{self.dataset} is a YAML file, which only converter=identity reads")
 
     @property
+    def is_document(self) -> bool:
+        return self.converter == DOCUMENT
+
+    @property
+    def text_column(self) -> str:
+        return (self.columns or {}).get("text", "text")
+
+    @property
     def name(self) -> str:
-        return " ".join(filter(None, (self.dataset, self.config, self.split)))
+        if self.converter == "identity":
+            return Path(self.dataset).name
+        return " ".join(filter(None, (self.dataset, self.config or (self.is_document and "documents"), self.split)))
 
 
-@dataclass(frozen=True)
-class Given:
-    """What one source gives to a mixture. Unpacks to two, what to call it in a log and its conversations."""
-
-    name: str
-    conversations: int  # repeats included
-    dropped: int = 0  # rows that no conversation could be made of
-    reason: str = ""  # the first of them, and why
-
-    def __iter__(self) -> Iterator:
-        left_out = f" (left out {self.dropped:,} malformed rows, first {self.reason})" if self.dropped else ""
-        return iter((self.name + left_out, self.conversations))
-
-
-def mixture(sources: list[Source], seed: int = 0) -> tuple[Dataset, list[Given]]:
-    """All sources' conversations, each as often as its epochs say, shuffled; and what each one gave.
-
-    Raises:
-        ValueError: a source gives no conversation, mostly malformed ones, or lacks its converter's columns.
-    """
-    parts, given = [], []
-    for source in sources:
-        table, faults = conversations(source)
-        order = range(round(len(table) * source.epochs))
-        table = table.select([i % len(table) for i in order])
-        if not len(table):
-            raise ValueError(f"source {source.name} gives no conversation")
-        parts.append(table)
-        given.append(Given(source.name, len(table), len(faults), faults[0] if faults else ""))
-    return concatenate_datasets(parts).shuffle(seed=seed), given
+def documents(source: Source) -> IterableDataset:
+    """A document source's texts, {"text": str}, from the beginning of what pretraining reads."""
+    return text_stream(source.dataset, source.split, source.config, source.text_column)
 
 
 def conversations(source: Source) -> tuple[Dataset, list[str]]:

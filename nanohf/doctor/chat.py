@@ -4,9 +4,9 @@ import hashlib
 from dataclasses import replace
 from itertools import groupby
 
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
-from nanohf.data.chat import Source, mixture
+from nanohf.data.chat import Source, conversations
 
 from .result import Result, percent
 
@@ -15,9 +15,9 @@ SHOWN = 1000  # characters of the conversation that is printed
 
 
 def sample(sources: list[Source], seed: int) -> Dataset:
-    """The mixture from the first rows of each source, each seen once."""
-    few = [replace(s, rows=min(s.rows or ROWS, ROWS), epochs=min(s.epochs, 1.0)) for s in sources]
-    return mixture(few, seed)[0]
+    """The first conversations of each source, each seen once."""
+    few = [replace(s, rows=min(s.rows or ROWS, ROWS)) for s in sources if not s.is_document]
+    return concatenate_datasets([conversations(source)[0] for source in few]).shuffle(seed=seed)
 
 
 def rendered(tokenizer, conversations: Dataset) -> list[tuple[list[int], list[int]]]:

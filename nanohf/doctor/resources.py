@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanohf import recipe, runs
+from nanohf import runs
 from nanohf.plan.counts import parameters
 from nanohf.plan.memory import Bytes, memory
 
@@ -16,6 +16,7 @@ TRAINED = ("pretrain", "midtrain", "sft", "grpo")
 # fp32 took 752 MB, 201 of them logits by this rule and 336 activations. torch.compile fuses and recomputes.
 COPIES_OF_LOGITS = {False: 3, True: 2}
 VALUES_A_CHANNEL = {False: 20, True: 8}
+CERTAINLY = 3.0  # times the free memory: no error of the estimate makes that fit
 PROMPT_TOKENS = 256  # of a grpo row, beside the completion: an assumption
 
 
@@ -31,19 +32,25 @@ class Size:
         return memory(parameters(self.depth, self.vocab_size))["total"]
 
 
-def quick(arguments: dict[str, list[str]]) -> list[Result]:
-    """Memory and disk for the stages whose command lines these are (`nanohf.pipeline.stage_arguments`)."""
-    return resources({stage: recipe.load(stage, argv) for stage, argv in arguments.items()})
+def quick(configs: dict[str, tuple], todo: list[str]) -> list[Result]:
+    """What `nanohf run` looks at before its stages `todo`. It fails only on what is certain.
+
+    That is a disk without room for the files, and several times more memory than there is, for the estimate is rough.
+    """
+    if not (size := model_size(configs)):
+        return []
+    memory_results = [memory_enough(stage, configs[stage], size, CERTAINLY) for stage in TRAINED if stage in todo]
+    return [*memory_results, disk_enough(configs, size, todo)]
 
 
 def resources(configs: dict[str, tuple]) -> list[Result]:
-    """The same, of configs already loaded."""
+    """Memory and disk for the stages of these configs, those that are finished left out."""
     size = model_size(configs)
-    results = []
-    for stage in TRAINED:
-        if size and stage in configs:
-            results += attempt(stage, "memory", memory_enough, stage, configs[stage], size)
-    return results + (list(attempt("run", "disk", disk_enough, configs, size)) if size else [])
+    if not size:
+        return []
+    todo = [stage for stage in TRAINED if stage in configs and not runs.done(configs[stage][0].run_dir, stage)]
+    results = [r for stage in todo for r in attempt(stage, "memory", memory_enough, stage, configs[stage], size)]
+    return results + list(attempt("run", "disk", disk_enough, configs, size, todo))
 
 
 def model_size(configs: dict[str, tuple]) -> Size | None:
@@ -53,8 +60,11 @@ def model_size(configs: dict[str, tuple]) -> Size | None:
     return Size(configs["pretrain"][0].depth, configs["tokenizer"][0].vocab_size)
 
 
-def memory_enough(stage: str, configs: tuple, size: Size) -> Result:
-    """Weights, gradients, optimizer, and logits and activations of one micro-batch, against what is free now."""
+def memory_enough(stage: str, configs: tuple, size: Size, too_much: float = 1.0) -> Result:
+    """Weights, gradients, optimizer, and logits and activations of one micro-batch, against what is free now.
+
+    It fails above too_much times what is free.
+    """
     import torch
 
     cuda = torch.cuda.is_available()
@@ -70,7 +80,7 @@ def memory_enough(stage: str, configs: tuple, size: Size) -> Result:
         f"{gigabytes(size.bytes.total)}, {rows} rows x {length} tokens {gigabytes(need - size.bytes.total)}"
     )
     fix = "lower per_device_train_batch_size and raise the accumulation"
-    if need > free:
+    if need > too_much * free:
         return Result("fail", stage, "memory", figure, f"more than there is; {fix}")
     if need > 0.8 * free:
         return Result("warn", stage, "memory", figure, f"above 80% of it; if it runs out, {fix}")
@@ -90,13 +100,15 @@ def available_memory(cuda: bool) -> int:
     return psutil.virtual_memory().available
 
 
-def disk_enough(configs: dict[str, tuple], size: Size) -> Result:
+def disk_enough(configs: dict[str, tuple], size: Size, todo: list[str]) -> Result:
     """The finals of all stages to come and the most checkpoints that lie there at a time, against the free disk.
+
+    Checkpoints that lie there already, of a run that goes on, count as free: new ones take their place.
 
     A stage's checkpoints go when it is finished; while one is written, the ones it replaces are still there.
     """
     run_dir = Path(next(iter(configs.values()))[0].run_dir)
-    todo = [stage for stage in TRAINED if stage in configs and not runs.done(run_dir, stage)]
+    todo = [stage for stage in TRAINED if stage in todo]
     final, checkpoint = size.bytes.weights, size.bytes.weights + size.bytes.optimizer
     kept = {stage: configs[stage][-1].save_total_limit for stage in todo}
     most = max((limit or 1 for limit in kept.values()), default=0) + 1 if todo else 0
@@ -105,7 +117,8 @@ def disk_enough(configs: dict[str, tuple], size: Size) -> Result:
     folder = run_dir.resolve()
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    lying = sum(path.stat().st_size for path in (run_dir / "checkpoints").rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder).free + lying
     figure = (
         f"{gigabytes(need)} of {gigabytes(free)} free: {len(todo)} finals of {gigabytes(final)}, "
         f"{most} checkpoints of {gigabytes(checkpoint)}"

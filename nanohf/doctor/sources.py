@@ -28,7 +28,7 @@ def sources_of(stage: str, configs: tuple) -> list[tuple[str, str | None, str | 
         found.append((config.text_dataset, config.text_dataset_config, None))
     for name in ("mixture", "eval_mixture"):
         lines = [source for source in getattr(config, name, []) if source.converter not in READ_WITH_THE_RECIPE]
-        found += [(source.dataset, source.config, source.split) for source in lines]
+        found += [(source.dataset, source.config, None if source.is_document else source.split) for source in lines]
     return list(dict.fromkeys(found))
 
 

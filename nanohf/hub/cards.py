@@ -130,8 +130,9 @@ def _model_index(stage: str, record: dict, results: dict | None) -> list[EvalRes
         dataset, measured = _evaluated_on(results), scores["pass_at_k"]
         entries += [entry(dataset, k, measured[k][0], measured["n"]) for k in _ks(measured)]
     elif "after" in record and "metric" in record:
-        held_out = [s["dataset"] for s in _sources(stage, record["recipe"]) if s.get("held_out")]
-        data = held_out or [s["dataset"] for s in _sources(stage, record["recipe"])]
+        sources = _sources(stage, record["recipe"])  # the loss is of conversations only
+        held_out = [s["dataset"] for s in sources if s.get("held_out") and s.get("converter") != "document"]
+        data = held_out or [s["dataset"] for s in sources]
         name = data[0] if len(set(data)) == 1 else "mixture of " + ", ".join(dict.fromkeys(map(_named, data)))
         split = "validation" if stage == "pretrain" else "test"
         entries.append(entry(name, record["metric"], record["after"], split=split))
@@ -155,6 +156,8 @@ def _described(source: dict) -> str:
     parts = [_linked(source["dataset"]), source.get("config"), source.get("split", "train")]
     parts += [f"the first {source['rows']:,} rows" if source.get("rows") else None]
     parts += [f"{source['epochs']:g} epochs" if source.get("epochs", 1) != 1 else None]
+    parts += ["plain documents, all of their tokens" if source.get("converter") == "document" else None]
+    parts += [f"{100 * source['share']:g}% of the tokens" if source.get("share") else None]
     parts += ["held out" if source.get("held_out") else None]
     return ", ".join(filter(None, parts))
 

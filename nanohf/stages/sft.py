@@ -4,16 +4,22 @@
         --config recipes/demo/sft.yaml
 """
 
+from dataclasses import asdict
 from functools import partial
 
 import torch
+from datasets import concatenate_datasets
 from transformers import AutoTokenizer
 from trl import SFTTrainer
 
 from nanohf import recipe, runs
-from nanohf.data.chat import mixture
+from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
 from nanohf.hub.push import publish
 from nanohf.model import NanoHFForCausalLM
+from nanohf.report import mixture_table
+from nanohf.tokenizer.train import token_bytes
+from nanohf.train.lora import merged, with_lora
+from nanohf.train.mixture import mixture, source_rows
 from nanohf.train.posttrain import Progress, make_optimizer, record_of, save, train, without_push
 from nanohf.train.progress import say
 
@@ -24,34 +30,50 @@ def main(argv: list[str]) -> None:
     args.output_dir = str(runs.claim(stage.run_dir, stage.stage, recipe.written(argv)))
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
-    model = NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32)
+    model = with_lora(stage, NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32))
     tokenizer = AutoTokenizer.from_pretrained(source)
 
-    conversations, counts = mixture(stage.mixture, args.seed)
-    for name, count in counts:
-        say(f"mixture: {count:,} conversations from {name}")
-    held_out, _ = mixture(stage.eval_mixture, args.seed)
+    rows, given = mixture(tokenizer, stage.mixture, args)
+    given = [asdict(g) for g in given]
+    for line in mixture_table(given):
+        say(line)
+    eval_rows = [source_rows(tokenizer, source, args)[0] for source in stage.eval_mixture]
+    held_out = HeldOut(stage.eval_mixture, eval_rows, token_bytes(tokenizer), args.per_device_eval_batch_size)
+    args.assistant_only_loss = False  # the rows bring their labels
 
     trainer = SFTTrainer(
         model=model,
         args=args,
-        train_dataset=conversations,
-        eval_dataset=held_out,
+        train_dataset=rows,
+        eval_dataset=concatenate_datasets(eval_rows) if args.eval_strategy != "no" else None,
         processing_class=tokenizer,
         optimizers=make_optimizer(stage, model),
     )
     Progress.attach(trainer)
-    before = trainer.evaluate()["eval_loss"]
+    before = measure(held_out, trainer)
     result = train(trainer)
-    after = trainer.evaluate()["eval_loss"]
-    say(f"loss on held-out conversations: {before:.4f} -> {after:.4f}")
+    trainer.model = merged(trainer.model)
+    after = measure(held_out, trainer)
+    for figure in (changes := compared(before, after)):
+        say(f"{figure['source']}, {figure['metric']}: {figure['before']:.4f} -> {figure['after']:.4f}")
 
     if trainer.is_world_process_zero():
         record = record_of(trainer) | result
-        record |= {"metric": "loss on held-out conversations", "before": before, "after": after}
+        record |= {"metric": "loss on held-out conversations"}
+        record |= {"before": loss_of_conversations(before), "after": loss_of_conversations(after)}
+        record |= {"held_out": changes, "mixture": given}
+        record |= {"losses": [[log["step"], log["loss"]] for log in trainer.state.log_history if "loss" in log]}
         record |= {"recipe": recipe.written(argv)}
         folder = runs.finish(stage.run_dir, stage.stage, record, partial(save, trainer))
         publish(publishing, stage.stage, folder)
+
+
+def measure(held_out: HeldOut, trainer: SFTTrainer) -> list[dict]:
+    """Each process takes its share of the rows."""
+    accelerator = trainer.accelerator
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=trainer.args.bf16):
+        return held_out.measure(trainer.model, share, accelerator.reduce)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,20 @@ class PostTraining(RunFolder):
     matrix_lr: float = field(default=0.02, metadata={"help": "Muon's learning rate in pretraining"})
     embedding_lr: float = field(default=0.2, metadata={"help": "the embedding's, at width 768"})
     head_lr: float = field(default=0.004, metadata={"help": "the head's, at width 768"})
+    use_peft: bool = field(default=False, metadata={"help": "train LoRA adapters; the result is merged, a plain model"})
+    lora_r: int = field(default=16, metadata={"help": "rank of the adapters"})
+    lora_alpha: int = field(default=32, metadata={"help": "adapters count alpha / r times"})
+    lora_dropout: float = field(default=0.0, metadata={"help": "before the adapters"})
+    lora_target_modules: list[str] = field(default_factory=lambda: ["all-linear"], metadata={"help": "what to adapt"})
 
     def __post_init__(self):
+        problems = too_small(self, lora_r=1, lora_alpha=1)
         if self.optimizer not in ("muon", "trl"):
-            raise RecipeError(f"optimizer={self.optimizer!r} must be muon or trl")
+            problems.append(f"optimizer={self.optimizer!r} must be muon or trl")
+        if not 0 <= self.lora_dropout < 1:
+            problems.append(f"lora_dropout={self.lora_dropout} must be from 0 to below 1")
+        if problems:
+            raise RecipeError(problems)
 
 
 @dataclass
@@ -41,7 +51,7 @@ class ChatStage(PostTraining):
 
     stage: str = field(default="sft", metadata={"help": "midtrain or sft: the folder the result goes to"})
     mixture: list[dict] = field(default_factory=list, metadata={"help": "sources; see nanohf.data.chat.Source"})
-    eval_mixture: list[dict] = field(default_factory=list, metadata={"help": "the same, for the loss before and after"})
+    eval_mixture: list[dict] = field(default_factory=list, metadata={"help": "the same, measured before and after"})
 
     def __post_init__(self):
         super().__post_init__()
@@ -56,8 +66,22 @@ class ChatStage(PostTraining):
                     getattr(self, name)[i] = Source(**entry)
                 except (TypeError, ValueError) as error:
                     problems.append(f"{name}[{i}] = {entry}: {error}. Keys: {', '.join(known)}.")
+        if not problems:
+            problems = self.wrong_documents()
         if problems:
             raise RecipeError(problems)
+
+    def wrong_documents(self) -> list[str]:
+        problems = []
+        for name in ("mixture", "eval_mixture"):
+            sources = getattr(self, name)
+            if all(source.is_document for source in sources):
+                problems.append(f"{name} has documents only; add at least one source of conversations")
+            if (shares := sum(source.share or 0 for source in sources)) >= 1:
+                problems.append(f"{name}: the shares of its documents add up to {shares:g}; leave room below 1")
+        if any(source.share for source in self.eval_mixture):
+            problems.append("eval_mixture: a share has no meaning there; give the documents' number as rows")
+        return problems
 
 
 @dataclass

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from datasets import Dataset
 from trl import SFTTrainer
 
+from .mixture import conversation_rows
 from .posttrain import without_push
 
 LOUD = 20.0  # largest logit of a probe: large enough that a cap which is missing shows
@@ -17,8 +18,10 @@ LOUD = 20.0  # largest logit of a probe: large enough that a cap which is missin
 def chat_trainer(model, tokenizer, args, conversations: Dataset, folder: str) -> SFTTrainer:
     """The trainer of the sft stage on a few conversations, which writes nothing but into `folder`."""
     args = copy.copy(without_push(args))
+    rows, _ = conversation_rows(tokenizer, conversations, args)
+    args.assistant_only_loss = False  # the rows bring their labels
     args.output_dir, args.report_to, args.eval_strategy, args.save_strategy = folder, [], "no", "no"
-    return SFTTrainer(model=model, args=args, train_dataset=conversations, processing_class=tokenizer)
+    return SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Chat mixtures: each converter against a conversation written by hand, and how often a source is seen."""
+"""Chat sources: each converter against a conversation written by hand, and what is left out."""
 
 import json
 import os
@@ -8,8 +8,8 @@ from pathlib import Path
 import datasets
 import pytest
 
-from nanohf.data import gsm8k, identity, world
-from nanohf.data.chat import MESSAGES, Source, from_arc, from_instructions, from_messages, from_mmlu, mixture
+from nanohf.data import identity
+from nanohf.data.chat import MESSAGES, Source, conversations, from_arc, from_instructions, from_messages, from_mmlu
 from nanohf.data.sources import examples
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def said(role: str, *parts: str | tuple[str, str]) -> dict:
     return {"role": role, "content": [{"type": kind, "text": text} for kind, text in content]}
 
 
-def conversations(*names: str) -> list[dict]:
+def exchanges(*names: str) -> list[dict]:
     return [{"messages": [{"role": "user", "content": n}, {"role": "assistant", "content": n + "!"}]} for n in names]
 
 
@@ -66,7 +66,7 @@ def test_messages_in_parts():
 
 
 def test_an_empty_system_message_is_none():
-    row = conversations("a")[0]
+    row = exchanges("a")[0]
     system = {"messages": [{"role": "system", "content": " "}, *row["messages"]]}
     assert from_messages(system) == from_messages(row)
 
@@ -91,88 +91,23 @@ def test_arc(labels, key):
 
 def test_gsm8k(tmp_path):
     row = {"question": "How many?", "answer": "It is 2+3=<<2+3=5>>5.\n#### 5"}
-    table, _ = mixture([Source(write(tmp_path / "a", [row]), "gsm8k")])
+    table, _ = conversations(Source(write(tmp_path / "a", [row]), "gsm8k"))
     reply = said("assistant", "It is 2+3=", ("python", "2+3"), ("python_output", "5"), "5.\n#### 5")
     assert table.to_list() == [{"messages": [said("user", "How many?"), reply]}]
-
-
-# ---------------------------------------------------------------- mixtures
-
-
-def test_all_sources_come_in_one_form(tmp_path):
-    mmlu = {"question": "?", "choices": ["a", "b"], "answer": 0, "subject": "x"}
-    arc = {"question": "?", "choices": {"text": ["a"], "label": ["1"]}, "answerKey": "1", "id": "7"}
-    table, counts = mixture(
-        [
-            Source(write(tmp_path / "chat", conversations("a", "b")), "messages"),
-            Source(write(tmp_path / "mmlu", [mmlu]), "mmlu"),
-            Source(write(tmp_path / "arc", [arc] * 2, "test"), "arc", split="test"),
-            Source("builtin", "gsm8k", config="problems", rows=3),
-            Source("builtin", "messages", config="conversations", rows=4, split="test"),
-        ]
-    )
-    assert table.features == MESSAGES
-    assert [n for _, n in counts] == [2, 1, 2, 3, 4]
-    assert len(table) == 12
-    assert counts[-1].name == "builtin conversations test"
-    assert all(part["text"] is not None for row in table for m in row["messages"] for part in m["content"])
-
-
-@pytest.mark.parametrize(
-    ("epochs", "expected"),
-    [
-        (1.0, {"a": 1, "b": 1, "c": 1, "d": 1}),
-        (0.5, {"a": 1, "b": 1}),
-        (2.5, {"a": 3, "b": 3, "c": 2, "d": 2}),
-        (3, {"a": 3, "b": 3, "c": 3, "d": 3}),
-        (0.25, {"a": 1}),
-    ],
-)
-def test_epochs(tmp_path, epochs, expected):
-    table, [(_, count)] = mixture([Source(write(tmp_path / "a", conversations(*"abcd")), "messages", epochs=epochs)])
-    assert seen(table) == expected
-    assert count == len(table)
-
-
-def test_rows_come_before_epochs(tmp_path):
-    folder = write(tmp_path / "a", conversations(*"abcd"))
-    table, _ = mixture([Source(folder, "messages", rows=2, epochs=2), Source(folder, "messages", rows=99)])
-    assert seen(table) == {"a": 3, "b": 3, "c": 1, "d": 1}
-
-
-def test_a_builtin_source_is_the_toy_world():
-    table, _ = mixture([Source("builtin", "gsm8k", config="problems", rows=50)])
-    expected = [gsm8k.conversation(row) for row in world.rows("problems", "train", 50)]
-    assert sorted(map(str, table.to_list())) == sorted(map(str, expected))
-
-
-def test_the_seed_is_the_order():
-    sources = [Source("builtin", "messages", config="conversations", rows=60)]
-    first, again, other = (mixture(sources, seed)[0].to_list() for seed in (1, 1, 2))
-    assert first == again
-    assert first != other
-    assert sorted(map(str, first)) == sorted(map(str, other))
-
-
-def test_sources_are_mixed(tmp_path):
-    folders = [write(tmp_path / name, conversations(*[name] * 100)) for name in "ab"]
-    table, _ = mixture([Source(folder, "messages") for folder in folders])
-    firsts = Counter(messages[0]["content"][0]["text"] for messages in table[:100]["messages"])
-    assert min(firsts["a"], firsts["b"]) > 25
 
 
 def test_columns_by_other_names(tmp_path):
     row = {"q": "Q?", "prompt": "no", "instruction": "no", "a": "A."}
     folder = write(tmp_path / "a", [row])
-    table, _ = mixture([Source(folder, "instructions", columns={"question": "q", "answer": "a"})])
+    table, _ = conversations(Source(folder, "instructions", columns={"question": "q", "answer": "a"}))
     assert table.to_list() == [{"messages": [said("user", "Q?"), said("assistant", "A.")]}]
     with pytest.raises(ValueError, match="has no p; its columns are q, prompt, instruction, a"):
-        mixture([Source(folder, "instructions", columns={"question": "p"})])
+        conversations(Source(folder, "instructions", columns={"question": "p"}))
 
 
 # ---------------------------------------------------------------- malformed rows
 
-GOOD = conversations(*"abcdefgh")
+GOOD = exchanges(*"abcdefgh")
 
 
 def odd(*said: tuple[str, str | None]) -> dict:
@@ -196,12 +131,10 @@ def odd(*said: tuple[str, str | None]) -> dict:
     ],
 )
 def test_a_malformed_row_is_left_out_and_reported(tmp_path, row, reason):
-    table, [given] = mixture([Source(write(tmp_path / "a", [*GOOD[:3], row, *GOOD[3:], row]), "messages")])
+    table, faults = conversations(Source(write(tmp_path / "a", [*GOOD[:3], row, *GOOD[3:], row]), "messages"))
     assert seen(table) == dict.fromkeys("abcdefgh", 1)
-    assert (given.conversations, given.dropped) == (8, 2)
-    assert given.reason.startswith(f"row 3: {reason}")
-    name, count = given
-    assert (count, name) == (8, f"{given.name} (left out 2 malformed rows, first {given.reason})")
+    assert len(faults) == 2
+    assert faults[0].startswith(f"row 3: {reason}")
 
 
 @pytest.mark.parametrize(
@@ -216,24 +149,22 @@ def test_a_malformed_row_is_left_out_and_reported(tmp_path, row, reason):
 def test_malformed_parts(tmp_path, parts, reason):
     sound = {"messages": [said("user", "a"), said("assistant", "b")]}
     row = {"messages": [said("user", "a"), said("assistant", *parts)]}
-    table, [given] = mixture([Source(write(tmp_path / "a", [sound, row]), "messages")])
+    table, faults = conversations(Source(write(tmp_path / "a", [sound, row]), "messages"))
     assert len(table) == 1
-    assert given.reason == f"row 1: {reason}"
+    assert faults == [f"row 1: {reason}"]
 
 
 def test_malformed_rows_of_other_converters(tmp_path):
     mmlu = {"question": "?", "choices": ["a", "b"], "answer": 1}
     arc = {"question": "?", "choices": {"text": ["a"], "label": ["1"]}, "answerKey": "1"}
     plain = {"prompt": "a", "response": "b"}
-    _, given = mixture(
-        [
-            Source(write(tmp_path / "mmlu", [mmlu, mmlu | {"answer": -1}]), "mmlu"),
-            Source(write(tmp_path / "arc", [arc, arc | {"answerKey": "2"}]), "arc"),
-            Source(write(tmp_path / "plain", [plain, plain | {"response": None}, plain]), "instructions"),
-            Source(write(tmp_path / "gsm8k", [{"question": "a", "answer": a} for a in ("b", " ")]), "gsm8k"),
-        ]
-    )
-    assert [g.dropped for g in given] == [1, 1, 1, 1]
+    sources = [
+        Source(write(tmp_path / "mmlu", [mmlu, mmlu | {"answer": -1}]), "mmlu"),
+        Source(write(tmp_path / "arc", [arc, arc | {"answerKey": "2"}]), "arc"),
+        Source(write(tmp_path / "plain", [plain, plain | {"response": None}, plain]), "instructions"),
+        Source(write(tmp_path / "gsm8k", [{"question": "a", "answer": a} for a in ("b", " ")]), "gsm8k"),
+    ]
+    assert [len(conversations(source)[1]) for source in sources] == [1, 1, 1, 1]
 
 
 def test_a_source_that_is_mostly_malformed(tmp_path):
@@ -241,16 +172,7 @@ def test_a_source_that_is_mostly_malformed(tmp_path):
     with pytest.raises(
         ValueError, match=r"a train: 2 of 3 rows are malformed; row 0: message 2 \(assistant\) is empty"
     ):
-        mixture([Source(write(tmp_path / "a", [bad, GOOD[0], bad]), "messages")])
-
-
-def test_rows_left_out_are_not_among_the_repeats(tmp_path):
-    folder = write(tmp_path / "a", [GOOD[0], odd(("user", "x")), GOOD[1], GOOD[2]])
-    table, [given] = mixture([Source(folder, "messages", epochs=2)])
-    assert seen(table) == {"a": 2, "b": 2, "c": 2}
-    assert (given.conversations, given.dropped) == (6, 1)
-    table, [given] = mixture([Source(folder, "messages", epochs=2, rows=2)])
-    assert seen(table) == {"a": 2}
+        conversations(Source(write(tmp_path / "a", [bad, GOOD[0], bad]), "messages"))
 
 
 # ---------------------------------------------------------------- identity
@@ -267,16 +189,15 @@ exchanges:
 
 def test_identity(tmp_path):
     (tmp_path / "who.yaml").write_text(WHO)
-    table, [given] = mixture([Source(str(tmp_path / "who.yaml"), "identity", epochs=2)])
+    table, _ = conversations(Source(str(tmp_path / "who.yaml"), "identity"))
     pairs = Counter((m[0]["content"][0]["text"], m[1]["content"][0]["text"]) for m in table["messages"])
     assert pairs == {
-        ("Who are you?", "I am Pip."): 2,
-        ("Who are you?", "Pip, of course."): 2,
-        ("What is your name?", "I am Pip."): 2,
-        ("What is your name?", "Pip, of course."): 2,
-        ("How old are you?", "I am 3 years old."): 2,
+        ("Who are you?", "I am Pip."): 1,
+        ("Who are you?", "Pip, of course."): 1,
+        ("What is your name?", "I am Pip."): 1,
+        ("What is your name?", "Pip, of course."): 1,
+        ("How old are you?", "I am 3 years old."): 1,
     }
-    assert given.conversations == 10
 
 
 def test_more_identity_conversations_than_exchanges(tmp_path):
@@ -349,18 +270,39 @@ def test_no_epochs(epochs):
         Source("builtin", "messages", epochs=epochs)
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "needs rows, a number of documents, or share"),
+        ({"rows": 5, "share": 0.1}, "one of the two"),
+        ({"share": 0}, "share=0 must be between 0 and 1"),
+        ({"share": 20}, "share=20 must be between 0 and 1: 0.2 is a fifth"),
+        ({"share": 0.2, "epochs": 2}, "without epochs"),
+        ({"rows": 5, "split": "test"}, "split='test' must be train or validation"),
+    ],
+)
+def test_documents_without_a_sound_amount(settings, says):
+    with pytest.raises(ValueError, match=says):
+        Source("builtin", "document", **settings)
+
+
+def test_a_share_of_conversations():
+    with pytest.raises(ValueError, match="share is for converter=document"):
+        Source("builtin", "messages", config="conversations", rows=5, share=0.1)
+
+
 @pytest.mark.parametrize("converter", ["gsm8k", "mmlu", "arc"])
 def test_a_converter_for_other_columns(tmp_path, converter):
-    folder = write(tmp_path / "a", conversations("a"))
+    folder = write(tmp_path / "a", exchanges("a"))
     with pytest.raises(ValueError, match=r"question.*messages"):
-        mixture([Source(folder, converter)])
+        conversations(Source(folder, converter))
 
 
 def test_messages_without_messages():
     with pytest.raises(
         ValueError, match="has no 'messages' for converter='messages'; its columns are question, answer"
     ):
-        mixture([Source("builtin", "messages", config="problems", rows=2)])
+        conversations(Source("builtin", "messages", config="problems", rows=2))
 
 
 @pytest.mark.parametrize(
@@ -374,17 +316,12 @@ def test_messages_without_messages():
 )
 def test_instructions_with_other_columns(tmp_path, row, says):
     with pytest.raises(ValueError, match=says):
-        mixture([Source(write(tmp_path / "a", [row]), "instructions")])
-
-
-def test_a_share_that_rounds_to_nothing(tmp_path):
-    with pytest.raises(ValueError, match="gives no conversation"):
-        mixture([Source(write(tmp_path / "a", conversations("a", "b")), "messages", epochs=0.2)])
+        conversations(Source(write(tmp_path / "a", [row]), "instructions"))
 
 
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="is no folder and no Hub id"):
-        mixture([Source(str(tmp_path / "nowhere"), "messages")])
+        conversations(Source(str(tmp_path / "nowhere"), "messages"))
 
 
 # ---------------------------------------------------------------- real data
@@ -404,8 +341,9 @@ def test_a_folder_that_is_not_there(tmp_path):
 )
 def test_real_data_through_its_converter(tokenizer, name, converter, config, split):
     folder = str(Path(REAL) / name)
-    table, [(_, count)] = mixture([Source(folder, converter, config=config, split=split)])
-    assert count == len(table) == len(examples(folder, split, config)) > 1000
+    table, faults = conversations(Source(folder, converter, config=config, split=split))
+    assert not faults
+    assert len(table) == len(examples(folder, split, config)) > 1000
     assert table.features == MESSAGES
     sample = table.select(range(200))
     ids = tokenizer.apply_chat_template(sample["messages"][:], tokenize=True, return_dict=False)

@@ -1,7 +1,7 @@
 """What is trained: conversations of every converter, and by hand every piece of their tokens, trained or not.
 
 A piece is tokenised on its own, so the expected ids and mask owe nothing to the chat template: rows go through a file,
-their converter and the mixture, then through the template, and must come out as exactly these tokens with this mask.
+their converter, then through the template, and must come out as exactly these tokens with this mask.
 """
 
 import json
@@ -11,7 +11,7 @@ import datasets
 import pytest
 
 from nanohf.data import spelling
-from nanohf.data.chat import Source, mixture
+from nanohf.data.chat import Source, conversations
 
 YES, NO = True, False
 STRAWBERRY = 'The word "strawberry" is spelled s-t-r-a-w-b-e-r-r-y.'
@@ -328,7 +328,7 @@ def test_every_token_is_trained_or_not_as_written_by_hand(tokenizer, tmp_path, n
     converter, row, *pieces = CASES[name]
     file = tmp_path / ("who.yaml" if converter == "identity" else "rows.jsonl")  # JSON is YAML too
     file.write_text(json.dumps(row), encoding="utf-8")
-    table, _ = mixture([Source(str(file if converter == "identity" else tmp_path), converter)])
+    table, _ = conversations(Source(str(file if converter == "identity" else tmp_path), converter))
     assert len(table) == 1
 
     got = tokenizer.apply_chat_template(

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from nanohf.data import gsm8k, spelling
-from nanohf.data.chat import Source, mixture
+from nanohf.data.chat import Source, conversations
 from nanohf.rollout.calculator import calculate
 
 SIZE = 3000
@@ -94,6 +94,6 @@ def test_mistakes(arguments, says):
 
 @pytest.mark.parametrize("kind", spelling.KINDS)
 def test_they_are_builtin_sources(kind):
-    table, [given] = mixture([Source("builtin", "messages", config=kind, split="test", rows=40)])
-    assert (given.name, given.conversations, given.dropped) == (f"builtin {kind} test", 40, 0)
+    table, faults = conversations(Source("builtin", "messages", config=kind, split="test", rows=40))
+    assert (len(table), faults) == (40, [])
     assert sorted(map(str, table.to_list())) == sorted(map(str, spelling.rows(kind, "test", 40)))

@@ -15,8 +15,10 @@ MIXTURE = [
     {"dataset": "HuggingFaceTB/smol-smoltalk", "converter": "messages", "rows": 9000},
     {"dataset": "openai/gsm8k", "config": "main", "converter": "gsm8k", "epochs": 2.5},
     {"dataset": "/home/alice/secrets/chats", "converter": "messages"},
+    {"dataset": "karpathy/climbmix-400b-shuffle", "converter": "document", "share": 0.2},
 ]
 HELD_OUT = [{"dataset": "builtin", "config": "problems", "split": "test", "rows": 200, "converter": "gsm8k"}]
+HELD_OUT += [{"dataset": "some/text", "split": "validation", "rows": 100, "converter": "document"}]
 PASSES = {"n": 400, "num_samples": 8, "pass@1": [0.4125, 0.3801, 0.4455], "pass@8": [0.731, 0.6854, 0.7722]}
 CHAT = MODEL | {"metric": "loss on held-out conversations", "before": 1.987, "after": 0.955}
 RECORDS = {
@@ -109,7 +111,8 @@ def test_neither_host_nor_paths_are_told(stage):
 
 
 def test_datasets_are_those_of_the_hub_that_were_trained_on():
-    assert ModelCard(render("sft")).data.datasets == ["HuggingFaceTB/smol-smoltalk", "openai/gsm8k"]
+    used = ["HuggingFaceTB/smol-smoltalk", "openai/gsm8k", "karpathy/climbmix-400b-shuffle"]
+    assert ModelCard(render("sft")).data.datasets == used
     assert ModelCard(render("pretrain")).data.datasets == ["karpathy/climbmix-400b-shuffle"]
     assert ModelCard(card("pretrain", {"recipe": {"dataset": "builtin"}}, None, "a/b")).data.datasets is None
 
@@ -156,3 +159,11 @@ def test_only_the_whole_of_gsm8k_enters_a_leaderboard():
 def test_unknown_stage():
     with pytest.raises(ValueError, match="has no card"):
         card("dpo", {}, None, "a/b")
+
+
+def test_documents_in_a_mixture_are_named_and_have_no_part_in_the_loss_of_conversations():
+    text = render("sft", results=None)
+    line = next(line for line in text.splitlines() if line.startswith("- [karpathy/climbmix-400b-shuffle]"))
+    assert "plain documents, all of their tokens, 20% of the tokens" in line
+    (entry,) = yaml.safe_load(text.split("---")[1])["model-index"][0]["results"]
+    assert entry["dataset"]["name"] == "nanohf's builtin toy world"

@@ -2,44 +2,53 @@
 
 from pathlib import Path
 
+import pytest
 from trl import SFTTrainer
 
 from nanohf import recipe
-from nanohf.data.chat import Source, mixture
+from nanohf.data.chat import Source
+from nanohf.recipe import RecipeError
+from nanohf.train.mixture import mixture
 
 RECIPE = Path(__file__).parents[2] / "recipes/demo/sft.yaml"
 
 
 def trainer_of(model, tokenizer, tmp_path, *overrides) -> SFTTrainer:
     _, args = recipe.load("sft", ["--config", str(RECIPE), "--output_dir", str(tmp_path), *overrides])
-    conversations, _ = mixture(
-        [
-            Source("builtin", "gsm8k", "problems", rows=20),
-            Source("builtin", "messages", "conversations", rows=20),
-        ]
-    )
-    return SFTTrainer(model=model, args=args, train_dataset=conversations, processing_class=tokenizer)
+    sources = [
+        Source("builtin", "gsm8k", "problems", rows=20),
+        Source("builtin", "messages", "conversations", rows=20),
+        Source("builtin", "document", rows=10),
+    ]
+    rows, _ = mixture(tokenizer, sources, args)
+    args.assistant_only_loss = False
+    return SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
 
 
 def test_only_the_assistants_own_tokens_are_trained(model, tokenizer, tmp_path):
-    """In a packed row: each label is its token where an assistant speaks or calls, and -100 everywhere else."""
-    batch = next(iter(trainer_of(model, tokenizer, tmp_path).get_train_dataloader()))
-    token = tokenizer.convert_ids_to_tokens
-    speaking = output = False
-    trained = set()
-    for id_, label in zip(batch["input_ids"][0].tolist(), batch["labels"][0].tolist(), strict=True):
-        name = token(id_)
-        if name == "<|output_start|>":
-            output = True
-        expected = speaking and not output
-        assert label == (id_ if expected else -100), (name, expected)
-        trained |= {name} if label != -100 else set()
-        if name == "<|assistant_start|>":
-            speaking = True
-        elif name == "<|assistant_end|>":
-            speaking = False
-        elif name == "<|output_end|>":
-            output = False
+    """In packed rows: each label is its token where an assistant speaks or calls, or in a document; else -100."""
+    trained, documents = set(), 0
+    for batch in trainer_of(model, tokenizer, tmp_path).get_train_dataloader():
+        ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
+        names = tokenizer.convert_ids_to_tokens(ids)
+        speaking = output = document = False
+        for i, name in enumerate(names):
+            if name == "<|bos|>":
+                document = names[i + 1] != "<|user_start|>"
+                documents += document
+                continue  # predicted from nothing, whatever its label
+            if name == "<|output_start|>":
+                output = True
+            expected = document or (speaking and not output)
+            assert labels[i] == (ids[i] if expected else -100), (name, expected)
+            trained |= {name} if labels[i] != -100 else set()
+            if name == "<|assistant_start|>":
+                speaking = True
+            elif name == "<|assistant_end|>":
+                speaking = False
+            elif name == "<|output_end|>":
+                output = False
+    assert documents == 10
     assert trained >= {"<|assistant_end|>", "<|python_start|>", "<|python_end|>"}
     assert not trained & {"<|user_start|>", "<|user_end|>", "<|output_start|>", "<|output_end|>", "<|bos|>"}
 
@@ -63,3 +72,27 @@ def test_packed_documents_do_not_see_each_other(model, tokenizer, tmp_path):
     before = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0, border:]
     after = model(input_ids=changed, position_ids=positions, use_cache=False).logits[0, border:]
     assert (before - after).abs().max() < 1e-5
+
+
+CHAT = "{dataset: builtin, config: problems, rows: 5, converter: gsm8k}"
+DOCUMENTS = "{dataset: builtin, converter: document, share: %s}"
+
+
+@pytest.mark.parametrize(
+    ("mixture", "held_out", "more", "says"),
+    [
+        (DOCUMENTS % 0.5, CHAT, "", "mixture has documents only; add at least one source of conversations"),
+        (f"{CHAT}, {DOCUMENTS % 0.5}, {DOCUMENTS % 0.6}", CHAT, "", "documents add up to 1.1; leave room below 1"),
+        (CHAT, f"{CHAT}, {DOCUMENTS % 0.5}", "", "eval_mixture: a share has no meaning there"),
+        (f"{CHAT}, {DOCUMENTS % 20}", CHAT, "", "share=20 must be between 0 and 1"),
+        (CHAT, CHAT, "truncation_mode: keep_end", "truncation_mode: leave it out"),
+        (CHAT, CHAT, "lora_r: 0", "lora_r=0 must be at least 1"),
+        (CHAT, CHAT, "lora_target_modules: all-linear", "must be a list, such as [all-linear]"),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant(tmp_path, mixture, held_out, more, says):
+    path = tmp_path / "sft.yaml"
+    path.write_text(f"stage: sft\nmixture: [{mixture}]\neval_mixture: [{held_out}]\n{more}\n")
+    with pytest.raises(RecipeError) as error:
+        recipe.load("sft", ["--config", str(path)])
+    assert says in str(error.value)
