@@ -35,6 +35,7 @@ class ProblemTrainer(GRPOTrainer):
             samples=args.num_generations,
             repeats=per_generation,
             seed=args.seed,
+            shuffle=args.shuffle_dataset,
             skip_settled=skip_settled,
             ahead=max(1, args.gradient_accumulation_steps // per_generation),
         )

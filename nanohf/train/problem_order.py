@@ -9,6 +9,8 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from nanohf.recipe import RecipeError
+
 
 class ProblemOrder(Sampler, TrainerCallback, ExportableState):
     """Problems in the order that GRPOTrainer wants: each `samples` times in a row, a generation's `repeats` times over.
@@ -18,23 +20,42 @@ class ProblemOrder(Sampler, TrainerCallback, ExportableState):
 
     Args:
         problems: how many there are; a generation takes `size` of them, different ones.
+        shuffle: or in the source's order, again and again.
         skip_settled: chance to pass over a problem whose last group was all right or all wrong. Its advantages were 0,
             and are likely to be so again. From 0, off, to below 1.
         ahead: generations that are drawn before the rewards of the one before them are known.
     """
 
     def __init__(
-        self, problems: int, size: int, samples: int, repeats: int, seed: int, skip_settled: float = 0.0, ahead: int = 1
+        self,
+        problems: int,
+        size: int,
+        samples: int,
+        repeats: int,
+        seed: int,
+        shuffle: bool = True,
+        skip_settled: float = 0.0,
+        ahead: int = 1,
     ):
+        if problems < size:
+            raise RecipeError(
+                f"{problems} problems are fewer than the {size} of one generation. Give more, or take fewer at a time: "
+                "per_device_train_batch_size x processes x gradient_accumulation_steps / num_generations."
+            )
         self.problems, self.size, self.samples, self.repeats, self.seed = problems, size, samples, repeats, seed
-        self.skip_settled, self.ahead = skip_settled, ahead
+        self.shuffle, self.skip_settled, self.ahead = shuffle, skip_settled, ahead
         self.epoch = 0
         self.rates: list[list[float]] = []  # of every generation so far, one a group
 
     def generations(self) -> Iterator[list[int]]:
         """The problems of generation 0, 1, 2, ... without end."""
-        shuffle, dice = torch.Generator().manual_seed(self.seed), random.Random(self.seed)
-        candidates = chain.from_iterable(torch.randperm(self.problems, generator=shuffle).tolist() for _ in count())
+        generator, dice = torch.Generator().manual_seed(self.seed), random.Random(self.seed)
+
+        def once() -> list[int]:
+            n = self.problems
+            return torch.randperm(n, generator=generator).tolist() if self.shuffle else list(range(n))
+
+        candidates = chain.from_iterable(once() for _ in count())
         drawn: list[list[int]] = []
         last: dict[int, float] = {}
         for number in count():

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from trl.trainer.utils import RepeatSampler
 
+from nanohf.recipe import RecipeError
 from nanohf.train.problem_order import ProblemOrder
 
 
@@ -20,11 +21,17 @@ def drawn(order: ProblemOrder, generations: int, rate=lambda problem, number: 0.
     return problems
 
 
-def test_the_first_epoch_is_trls():
-    order = ProblemOrder(problems=23, size=4, samples=3, repeats=2, seed=7)
-    trls = RepeatSampler(range(23), mini_repeat_count=3, batch_size=4, repeat_count=2, seed=7)
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_first_epoch_is_trls(shuffle):
+    order = ProblemOrder(problems=23, size=4, samples=3, repeats=2, seed=7, shuffle=shuffle)
+    trls = RepeatSampler(range(23), mini_repeat_count=3, batch_size=4, repeat_count=2, seed=7, shuffle=shuffle)
     assert list(order) == list(trls)
     assert len(order) == len(trls) == 5 * 4 * 3 * 2
+
+
+def test_too_few_problems():
+    with pytest.raises(RecipeError, match="3 problems are fewer than the 4"):
+        ProblemOrder(3, 4, 1, 1, seed=3)
 
 
 def test_no_problem_comes_again_before_all_have_come():
