@@ -87,8 +87,8 @@ def main(argv: list[str]) -> None:
         record |= {"metric": "pass@1", "before": before["pass@1"][0], "after": after["pass@1"][0]}
         record |= {"steps": trainer.state.global_step, "pass_at_k": passes.figures()}
         record |= {"rewards": [[r["step"], r["reward"]] for r in trainer.state.log_history if "reward" in r]}
-        record |= {"timed_steps": trainer.state.global_step - trainer.clock.first_step}
-        record |= {"seconds": trainer.clock.seconds, "recipe": recipe.written(argv)}
+        record |= {"timed_steps": trainer.clock.steps, "seconds": trainer.clock.seconds}
+        record |= {"recipe": recipe.written(argv)}
 
         def write(folder: Path) -> None:
             save(trainer, folder)

@@ -18,7 +18,7 @@ class Clock(TrainerCallback):
     def __init__(self, device: torch.device):
         self.device = device
         self.seconds: Counter[str] = Counter()
-        self.first_step = 0  # of this process
+        self.steps = 0  # of this process
         self._phases, self._since = ["other"], time.perf_counter()
         self._lap = (0, Counter())
 
@@ -55,7 +55,6 @@ class Clock(TrainerCallback):
         """What came before is no step's."""
         self._count()
         del self.seconds["other"]
-        self.first_step = state.global_step
         self._lap = (state.global_step, self.seconds.copy())
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
@@ -63,3 +62,4 @@ class Clock(TrainerCallback):
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         self.stop()
+        self.steps += 1

@@ -177,7 +177,7 @@ def test_phases_inside_one_another_add_up_to_the_whole(monkeypatch):
     assert clock.lap(7) == {f"seconds/{k}": v / 2 for k, v in (clock.seconds | {"other": 0.5}).items()}
     clock.phase("evaluation")(work)(4)
     assert clock.lap(8)["seconds/evaluation"] == 4
-    assert clock.first_step == 5
+    assert clock.steps == 2
 
 
 def test_a_policy_with_adapters_generates_with_them(model, tokenizer):

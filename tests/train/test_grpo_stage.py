@@ -134,6 +134,8 @@ def test_killed_in_its_second_epoch_it_ends_as_if_it_had_not_been(guesser, whole
     record, output = stage(guesser, run_dir, skip_settled=0.7)
     assert "resumed from checkpoint-" in output
     assert record["rewards"] == whole[1]["rewards"]
+    assert record["timed_steps"] <= 8
+    assert record["tokens"] < whole[1]["tokens"]  # of this process
     assert passes(record) == passes(whole[1])
     assert [result["step"] for result in record["pass_at_k"]] == [0, 4, 8, 12]
     assert (run_dir / "grpo/samples.md").read_text() == (whole[0] / "grpo/samples.md").read_text()
