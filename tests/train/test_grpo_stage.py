@@ -94,7 +94,7 @@ def command(guesser: Path, run_dir: Path, **changes) -> list[str]:
     run_dir.parent.mkdir(exist_ok=True)
     file = run_dir.parent / f"{run_dir.name}.yaml"
     file.write_text(yaml.safe_dump({k: v for k, v in recipe.items() if v is not None}))
-    return ["-m", "nanohf.stages.grpo", "--config", str(file), "--run_dir", str(run_dir)]
+    return ["-m", "nanohf.stages.grpo", "--config", str(file), "--run_dir", str(run_dir), "--dataset_rows", "12"]
 
 
 def stage(guesser: Path, run_dir: Path, *launcher: str, **changes) -> tuple[dict, str]:
