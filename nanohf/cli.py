@@ -34,7 +34,13 @@ def main(argv: list[str] | None = None) -> int:
 def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe_dir", help="a folder with one YAML a stage, such as recipes/demo")
     parser.add_argument("--name", help="the run's name, folder runs/NAME; default: the recipe folder's name")
-    parser.add_argument("--set", action="append", default=[], metavar="STAGE.KEY=VALUE", help="override a recipe's key")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="STAGE.KEY=VALUE",
+        help="override a recipe's key; STAGE=RECIPE takes another recipe of the folder for a stage",
+    )
     parser.add_argument("--push", metavar="USER/NAME", help="push every stage to the Hub as USER/NAME-STAGE")
     parser.add_argument("--from", dest="first", metavar="STAGE", help="do this stage and those after it again")
     parser.add_argument("--until", dest="last", metavar="STAGE", help="stop after this stage")

@@ -86,15 +86,21 @@ def chosen(first: str | None, last: str | None) -> list[str]:
 
 def stage_arguments(recipes: Path, run_dir: Path, stage: str, overrides: list[str], push: str | None) -> list[str]:
     """The command line of one stage."""
-    arguments = ["--config", str(recipes / f"{stage}.yaml"), "--run_dir", str(run_dir)]
+    file, values = stage, []
     for override in overrides:
         target, equals, value = override.partition("=")
         owner, dot, key = target.partition(".")
-        if not (equals and dot and key):
-            raise RecipeError(f"--set {override}: write it as STAGE.KEY=VALUE, such as pretrain.max_steps=100")
+        if not equals or not (key if dot else value):
+            raise RecipeError(
+                f"--set {override}: write it as STAGE.KEY=VALUE, such as pretrain.max_steps=100, "
+                "or STAGE=RECIPE, such as grpo=grpo_fast"
+            )
         recipe.require_stage(owner)
-        if owner == stage:
-            arguments += [f"--{key}", value]
+        if owner == stage and dot:
+            values += [f"--{key}", value]
+        elif owner == stage:
+            file = value
+    arguments = ["--config", str(recipes / f"{file}.yaml"), "--run_dir", str(run_dir), *values]
     if stage in ("midtrain", "sft"):
         arguments += ["--stage", stage]
     if push and stage in PUSHED:

@@ -231,6 +231,8 @@ def load(stage: str, argv: list[str]) -> tuple:
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{path}: {error}") from error
     check_sources(stage, configs)
+    if stage == "grpo" and (problems := configs[0].wrong_with(configs[1])):
+        raise RecipeError([f"{path}: {problem}" for problem in problems])
     return configs
 
 

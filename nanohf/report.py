@@ -6,6 +6,8 @@ from pathlib import Path
 from nanohf import runs
 from nanohf.recipe import STAGES
 
+PHASES = ("generation", "reward", "forward", "backward", "optimizer", "other")  # of a grpo step: nanohf.train.clock
+
 
 def write_report(run_dir: Path) -> str:
     """Writes run_dir/report.md from the stage.json files and results.json; returns its text."""
@@ -13,6 +15,7 @@ def write_report(run_dir: Path) -> str:
     results = json.loads(results_file.read_text(encoding="utf-8")) if results_file.is_file() else None
     records = {stage: record for stage in STAGES[:-1] if (record := runs.done(run_dir, stage))}
     parts = [f"# {run_dir.name}", "", *cost_table(records, results)]
+    parts += time_table(records.get("grpo", {}))
     if results:
         parts += ["", *score_table(results), "", "## A held-out problem, greedily", "", "```"]
         parts += [results["conversation"], "```"]
@@ -43,6 +46,21 @@ def cost_table(records: dict[str, dict], results: dict | None) -> list[str]:
         total += results["minutes"]
         rows.append(f"| evaluate | {results['minutes']:.1f} | | | | | |")
     return [*rows, f"| all | {total:.1f} | | | | | |"]
+
+
+def time_table(grpo: dict) -> list[str]:
+    """Where grpo's time goes, if it took a step; all its evaluations together, those before and after too."""
+    if not grpo.get("timed_steps"):
+        return []
+    steps, seconds = grpo["timed_steps"], grpo["seconds"]
+    a_step = {phase: seconds.get(phase, 0) / steps for phase in PHASES}
+    return [
+        "",
+        f"| grpo, {steps:,} steps | {' | '.join(PHASES)} | a step | evaluations |",
+        "|---|" + "--:|" * (len(PHASES) + 2),
+        f"| seconds | {' | '.join(f'{s:.3f}' for s in a_step.values())} | {sum(a_step.values()):.3f} "
+        f"| {seconds.get('evaluation', 0):.1f} |",
+    ]
 
 
 def score_table(results: dict) -> list[str]:

@@ -1,4 +1,4 @@
-"""Every command of README.md and CONTRIBUTING.md is run, on a small finished run in place of the demo's.
+"""Every command of README.md, CONTRIBUTING.md and docs/ is run, on a small finished run in place of the demo's.
 
 `make docs-check` runs the demo itself as well.
 """
@@ -8,19 +8,26 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 from small_run import ENVIRONMENT, ROOT
+
+from nanohf.recipe import STAGES
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.partition("    #")[0].strip()
-    for language, block in BLOCK.findall(README)
-    if language == "bash"
-    for line in block.splitlines()
-]
+DOCS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+
+
+def commands(text: str) -> list[str]:
+    blocks = [block for language, block in BLOCK.findall(text) if language == "bash"]
+    return [line.partition("    #")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+COMMANDS = commands(README)
 MADE_BY_MAKE = {"make demo", "make test"}  # tests of the recipe and these very tests
 NEEDS_A_HUB = {c for c in COMMANDS if "push" in c}
 
@@ -40,7 +47,10 @@ def test_the_readme_has_the_commands_this_file_knows():
     assert set(COMMANDS) >= MADE_BY_MAKE
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in MADE_BY_MAKE | NEEDS_A_HUB])
+IN_DOCS = [command for text in DOCS.values() for command in commands(text)]
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS + IN_DOCS if c not in MADE_BY_MAKE | NEEDS_A_HUB])
 def test_command(finished, command):
     if command.startswith("source"):
         pytest.skip("the tests run inside the environment that this command enters")
@@ -73,9 +83,20 @@ def test_yaml_examples_are_valid(tmp_path, monkeypatch):
             recipe.load("tokenizer", ["--config", "t.yaml", "--vocab_size", "512"])
 
 
+@pytest.mark.parametrize("stage", [name for name in DOCS if name in STAGES])
+def test_keys_in_the_docs_of_a_stage_are_known(stage):
+    from nanohf import recipe
+
+    types = {f.name: f.type for config in recipe.config_classes(stage) for f in fields(config)}
+    for language, block in BLOCK.findall(DOCS[stage]):
+        if language == "yaml":
+            keys = yaml.safe_load(block)
+            assert not recipe.wrong_keys(keys, {}, types) + recipe.wrong_types(keys, types)
+
+
 def test_paths_that_the_docs_name_exist():
-    for text in (README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
-        for path in re.findall(r"`((?:nanohf|recipes|accelerate_configs|benchmarks|tests)/[\w./]*)`", text):
+    for text in (README, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), *DOCS.values()):
+        for path in re.findall(r"`((?:nanohf|recipes|accelerate_configs|benchmarks|docs|tests)/[\w./]*)`", text):
             assert (ROOT / path).exists(), path
 
 

@@ -18,12 +18,13 @@ RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
 def test_all_recipes_are_there():
     folders = {path.parent.name for path in RECIPES}
     assert folders == {"demo", "d1", "d2", "d3", "d4", "d12", "d20"}
-    assert {(path.parent.name, path.stem) for path in RECIPES} == {(f, s) for f in folders for s in STAGES}
+    names = (*STAGES, "grpo_fast")
+    assert {(path.parent.name, path.stem) for path in RECIPES} == {(f, s) for f in folders for s in names}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_every_recipe_parses_and_every_key_means_something(path):
-    configs = recipe.load(path.stem, ["--config", str(path)])
+    configs = recipe.load(path.stem.partition("_")[0], ["--config", str(path)])
     written = yaml.safe_load(path.read_text())
     for key, value in written.items():
         (got,) = [getattr(c, key) for c in configs if key in {f.name for f in fields(c)}]
@@ -88,6 +89,11 @@ def workspace(tmp_path, monkeypatch):
         (["--set", "evaluate.stages=tokenizer"], ["tokenizer", "pretrain, midtrain, sft and grpo"]),
         (["--set", "evaluate.limit=0"], ["limit=0", "at least 1"]),
         (["--set", "evaluate.text_dataset=./nowhere"], ["./nowhere", "no folder"]),
+        (["--set", "grpo=grpo_fst"], ["grpo_fst.yaml cannot be read"]),
+        (["--set", "grpo="], ["STAGE=RECIPE"]),
+        (["--set", "grpo.skip_settled=1"], ["skip_settled=1.0", "from 0 to below 1"]),
+        (["--set", "grpo.num_iterations=2"], ["save_steps=25", "multiple of 2", "Try 24"]),
+        (["--set", "grpo.use_vllm=true"], ["use_vllm needs"]),
         (["--set", "grpo.eval_every=0"], ["eval_every=0", "at least 1"]),
         (["--set", "grpo.dataset_config=nonsense"], ["nonsense", "problems"]),
         (["--set", "grpo.learning_rate=0.1"], ["learning_rate", "lr_scale"]),
@@ -135,6 +141,17 @@ def test_our_recipes_are_found_from_anywhere(workspace):
 
     for path in ("recipes/d4", "d4"):
         assert recipe_folder(path) == ROOT / "recipes/d4"
+
+
+def test_a_stage_takes_another_recipe_of_the_folder():
+    from nanohf.pipeline import stage_arguments
+
+    changes = ["grpo=grpo_fast", "grpo.max_steps=7", "sft.max_steps=3"]
+    arguments = stage_arguments(ROOT / "recipes/d4", ROOT / "runs/x", "grpo", changes, None)
+    stage, args = recipe.load("grpo", arguments)
+    assert (args.num_generations, args.max_completion_length, args.max_steps) == (8, 128, 7)
+    assert (stage.eval_every, stage.eval_problems) == (120, 200)
+    assert args.generation_batch_size == 16 * 8
 
 
 def test_all_problems_are_told_at_once(workspace, capsys):

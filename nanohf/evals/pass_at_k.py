@@ -3,7 +3,11 @@
 import math
 from collections.abc import Callable
 
+from accelerate.utils import gather_object
+
 from nanohf.data.gsm8k import is_correct
+
+SAMPLES = 3  # completions to read, of the first problems
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
@@ -33,22 +37,30 @@ def score(
     num_samples: int,
     batch_size: int,
     seed: int = 0,
+    processes=None,
     **sampling,
 ) -> dict:
     """Samples every problem and counts.
 
-    generate: `Engine.generate`; prompts: token ids; answers: with their `####` line; batch_size: problems at a time.
+    generate: `Engine.generate`; prompts: token ids; answers: with their `####` line; batch_size: problems at a time;
+    processes: accelerate's state, to share the batches among all processes. Each then returns the whole result, the
+    same for any number of them.
     Returns n, pass@k for k = 1..num_samples as {"pass@1": [mean, low, high], ...}, shares of finished completions and
-    of problems always and never solved, calculator calls a completion and the share refused, the first completion.
+    of problems always and never solved, calculator calls a completion and the share refused, the first completion
+    as `example`, and one of each of the first problems as `samples`.
     """
-    groups = []
-    for start in range(0, len(prompts), batch_size):
-        groups += generate(prompts[start : start + batch_size], num_samples, seed=seed + start, **sampling)
-    right = [
-        sum(is_correct(decode(c.ids), answer) for c in group) for group, answer in zip(groups, answers, strict=True)
-    ]
-    completions = [c for group in groups for c in group]
-    calls = sum(c.calls for c in completions)
+    rank, world_size = (processes.process_index, processes.num_processes) if processes else (0, 1)
+    counts = []
+    for start in range(rank * batch_size, len(prompts), world_size * batch_size):
+        groups = generate(prompts[start : start + batch_size], num_samples, seed=seed + start, **sampling)
+        counts += [
+            counted(decode, problem, prompts[problem], answers[problem], group)
+            for problem, group in enumerate(groups, start)
+        ]
+    if world_size > 1:
+        counts = sorted(gather_object(counts), key=lambda count: count["problem"])
+    right = [count["right"] for count in counts]
+    calls = sum(count["calls"] for count in counts)
     return {
         "n": len(prompts),
         "num_samples": num_samples,
@@ -56,12 +68,26 @@ def score(
             f"pass@{k}": list(mean_interval([pass_at_k(num_samples, c, k) for c in right]))
             for k in range(1, num_samples + 1)
         },
-        "finished": sum(c.finished for c in completions) / len(completions),
+        "finished": sum(count["finished"] for count in counts) / (len(prompts) * num_samples),
         "always_right": sum(c == num_samples for c in right) / len(right),
         "always_wrong": sum(c == 0 for c in right) / len(right),
-        "calculator_calls": calls / len(completions),
-        "calculator_refused": sum(c.refused for c in completions) / max(1, calls),
-        "example": decode(prompts[0] + groups[0][0].ids),
+        "calculator_calls": calls / (len(prompts) * num_samples),
+        "calculator_refused": sum(count["refused"] for count in counts) / max(1, calls),
+        "example": counts[0]["sample"]["text"],
+        "samples": [count["sample"] for count in counts[:SAMPLES]],
+    }
+
+
+def counted(decode: Callable, problem: int, prompt: list[int], answer: str, group: list) -> dict:
+    """What `score` needs to know of a problem's completions."""
+    right = [is_correct(decode(c.ids), answer) for c in group]
+    return {
+        "problem": problem,
+        "right": sum(right),
+        "finished": sum(c.finished for c in group),
+        "calls": sum(c.calls for c in group),
+        "refused": sum(c.refused for c in group),
+        "sample": {"text": decode(prompt + group[0].ids), "right": right[0]},
     }
 
 

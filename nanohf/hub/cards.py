@@ -154,7 +154,7 @@ def _sources(stage: str, recipe: dict) -> list[dict]:
 def _described(source: dict) -> str:
     """`[openai/gsm8k](...), main, train, 2 epochs` for the card's list."""
     parts = [_linked(source["dataset"]), source.get("config"), source.get("split", "train")]
-    parts += [f"the first {source['rows']:,} rows" if source.get("rows") else None]
+    parts += [f"the first {int(source['rows']):,} rows" if source.get("rows") else None]  # an override is a string
     parts += [f"{source['epochs']:g} epochs" if source.get("epochs", 1) != 1 else None]
     parts += ["plain documents, all of their tokens" if source.get("converter") == "document" else None]
     parts += [f"{100 * source['share']:g}% of the tokens" if source.get("share") else None]

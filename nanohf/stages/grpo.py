@@ -2,6 +2,8 @@
 
     accelerate launch --config_file accelerate_configs/cpu.yaml -m nanohf.stages.grpo \
         --config recipes/demo/grpo.yaml
+
+docs/grpo.md has nanochat's names for the options, LoRA, AdamW, vLLM and what the numbers mean.
 """
 
 import os
@@ -9,16 +11,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
-from trl import GRPOTrainer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import nanohf.model  # noqa: F401 for the Auto classes
 from nanohf import recipe, runs
 from nanohf.data.problems import problems, prompt_ids
 from nanohf.evals.pass_at_k import score, shown
 from nanohf.hub.push import publish
-from nanohf.model import NanoHFForCausalLM
 from nanohf.rollout.engine import Engine
-from nanohf.train.grpo import PassAtK, correct_answer, rollout_func
+from nanohf.train.diagnosis import Diagnosis
+from nanohf.train.grpo import PassAtK, ProblemTrainer, correct_answer, refuse_nanohf, rollout_func
+from nanohf.train.lora import merged, with_lora
 from nanohf.train.posttrain import Progress, make_optimizer, record_of, save, train, without_push
 from nanohf.train.progress import say
 
@@ -31,7 +34,10 @@ def main(argv: list[str]) -> None:
     args.output_dir = str(runs.claim(stage.run_dir, "grpo", recipe.written(argv)))
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
-    model = NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    if args.use_vllm:
+        refuse_nanohf(model)
+    model = with_lora(stage, model)
     tokenizer = AutoTokenizer.from_pretrained(source)
     engine = Engine(model, tokenizer)
 
@@ -39,16 +45,18 @@ def main(argv: list[str]) -> None:
     test_problems = problems(stage.dataset, stage.dataset_config, "test", stage.eval_problems)
     say(f"problems: {len(train_problems):,} to train on, {len(test_problems):,} held out")
 
-    trainer = GRPOTrainer(
+    trainer = ProblemTrainer(
         model=model,
         args=args,
         train_dataset=train_problems,
         processing_class=tokenizer,
         reward_funcs=correct_answer(tokenizer),
-        rollout_func=rollout_func(engine, args),
+        rollout_func=None if args.use_vllm else rollout_func(engine, args),
         optimizers=make_optimizer(stage, model),
+        skip_settled=stage.skip_settled,
     )
     progress = Progress.attach(trainer)
+    trainer.add_callback(Diagnosis())
     measure = partial(
         score,
         engine.generate,
@@ -58,25 +66,35 @@ def main(argv: list[str]) -> None:
         stage.eval_generations,
         max(1, args.per_device_eval_batch_size // stage.eval_generations),
         seed=args.seed,
+        processes=trainer.accelerator,
         max_new_tokens=args.max_completion_length,
         temperature=args.temperature,
         top_k=args.top_k,
     )
     measure = torch.autocast(trainer.accelerator.device.type, torch.bfloat16, enabled=args.bf16)(measure)
-    curve = Path(args.output_dir) / "pass_at_k.jsonl"
-    trainer.add_callback(passes := PassAtK(measure, stage.eval_every, shown, progress, curve))
+    measure = trainer.clock.phase("evaluation")(measure)
+    main_process = trainer.is_world_process_zero()
+    passes = PassAtK(measure, stage.eval_every, shown, progress, Path(args.output_dir), main_process)
+    trainer.add_callback(passes)
 
     before = passes.now(0)
     result = train(trainer)
     after = passes.now(trainer.state.global_step)
 
-    if trainer.is_world_process_zero():
+    if main_process:
+        trainer.model = merged(trainer.model)
         record = record_of(trainer) | result
         record |= {"metric": "pass@1", "before": before["pass@1"][0], "after": after["pass@1"][0]}
-        record |= {"steps": trainer.state.global_step, "pass_at_k": list(passes.curve.values())}
+        record |= {"steps": trainer.state.global_step, "pass_at_k": passes.figures()}
         record |= {"rewards": [[r["step"], r["reward"]] for r in trainer.state.log_history if "reward" in r]}
+        record |= {"timed_steps": trainer.clock.steps, "seconds": trainer.clock.seconds}
         record |= {"recipe": recipe.written(argv)}
-        folder = runs.finish(stage.run_dir, "grpo", record, partial(save, trainer))
+
+        def write(folder: Path) -> None:
+            save(trainer, folder)
+            passes.write_samples(folder)
+
+        folder = runs.finish(stage.run_dir, "grpo", record, write)
         publish(publishing, "grpo", folder)
 
 

@@ -5,6 +5,7 @@ import json
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from nanohf.recipe import RecipeError, RunFolder, too_small
 from .progress import Speedometer, refuse_fsdp, say
 
 TRAINER_STATE = "trainer_state.json"
+SHOWN = ("loss", "reward", "groups/all_wrong", "groups/all_right", "entropy", "mean_token_accuracy")  # in a step's line
 
 
 @dataclass
@@ -94,11 +96,38 @@ class ProblemStage(PostTraining):
     eval_problems: int = field(default=400, metadata={"help": "test problems for pass@k"})
     eval_generations: int = field(default=8, metadata={"help": "samples a problem for pass@k, k up to this"})
     eval_every: int = field(default=60, metadata={"help": "pass@k every so many steps, before and after besides"})
+    skip_settled: float = field(
+        default=0.0, metadata={"help": "chance to pass over a problem whose last group was all right or all wrong"}
+    )
 
     def __post_init__(self):
         super().__post_init__()
-        if problems := too_small(self, eval_problems=1, eval_generations=1, eval_every=1):
+        problems = too_small(self, eval_problems=1, eval_generations=1, eval_every=1)
+        if not 0 <= self.skip_settled < 1:
+            problems.append(f"skip_settled={self.skip_settled} must be from 0 to below 1")
+        if problems:
             raise RecipeError(problems)
+
+    def wrong_with(self, args) -> list[str]:
+        """What does not fit together with the GRPOConfig."""
+        problems = []
+        a_generation = args.steps_per_generation * args.num_iterations  # passes
+        if args.save_steps * args.gradient_accumulation_steps % a_generation:
+            steps = a_generation // args.gradient_accumulation_steps
+            problems.append(
+                f"save_steps={args.save_steps} must be a multiple of {steps}, the steps that one generation serves, "
+                f"or a resumed run does not go on as it was. Try {max(1, round(args.save_steps / steps)) * steps}."
+            )
+        if self.skip_settled and args.dataloader_num_workers:
+            problems.append(
+                f"dataloader_num_workers={args.dataloader_num_workers} draws problems before the rewards are "
+                "known that skip_settled needs. Set it to 0."
+            )
+        if args.use_vllm and not torch.cuda.is_available():
+            problems.append("use_vllm needs a CUDA GPU; without it the engine of nanohf generates, on any device")
+        elif args.use_vllm and find_spec("vllm") is None:
+            problems.append("use_vllm needs vLLM: pip install 'trl[vllm]'")
+        return problems
 
 
 def make_optimizer(stage: PostTraining, model) -> tuple[torch.optim.Optimizer | None, None]:
@@ -170,12 +199,13 @@ class Progress(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.speed = Speedometer(state.max_steps, state.global_step, max(1, int(args.logging_steps)))
+        self.seen = int(state.num_input_tokens_seen)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not {"loss", "train_loss"} & logs.keys():  # train_loss: the last log, with the steps since the last loss
             return
         tokens = int(logs.get("num_tokens", self.seen))
-        shown = {k: logs[k] for k in ("loss", "reward", "entropy", "mean_token_accuracy") if k in logs}
+        shown = {k: logs[k] for k in SHOWN if k in logs}
         self.speed.step(state.global_step, tokens - self.seen, force=True, **shown)
         self.seen = tokens
 

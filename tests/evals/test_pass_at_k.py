@@ -3,6 +3,7 @@
 import itertools
 import random
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
@@ -122,6 +123,8 @@ def test_score():
     assert result["calculator_calls"] == pytest.approx(2 / 6)
     assert result["calculator_refused"] == 0.5
     assert result["example"] == "\x01" + right
+    said = [(sample["text"], sample["right"]) for sample in result["samples"]]
+    assert said == [("\x01" + right, True), ("\x02" + wrong, False), ("\x03" + wrong, False)]
     assert [asked[:2] for asked in script.asked] == [(2, 2), (1, 2)]
     seeds = [options.pop("seed") for *_, options in script.asked]
     assert len(set(seeds)) == 2, "batches must not draw the same numbers"
@@ -135,3 +138,16 @@ def test_score_of_one_sample():
     result = score(Script({1: [written("#### 7")]}).generate, decode, [[1]], ["#### 7"], 1, 1)
     assert result["pass@1"][0] == 1.0
     assert shown(result).count("pass@1") == 1
+
+
+def test_processes_share_the_batches(monkeypatch):
+    """One after the other, with what they counted in one list. tests/train/test_grpo_stage.py has two real ones."""
+    answers = {i: [written(f"#### {i % 3}", calls=i), written("#### 7")] for i in range(1, 6)}
+    problems = (decode, [[i] for i in range(1, 6)], ["#### 1"] * 5, 2, 2)
+    alone, scripts, counted = Script(answers), [Script(answers), Script(answers)], []
+    monkeypatch.setattr("nanohf.evals.pass_at_k.gather_object", lambda counts: counted.extend(counts) or counted)
+    for rank in (1, 0):
+        processes = SimpleNamespace(process_index=rank, num_processes=2)
+        result = score(scripts[rank].generate, *problems, processes=processes)
+    assert result == score(alone.generate, *problems)
+    assert scripts[0].asked + scripts[1].asked == [alone.asked[0], alone.asked[2], alone.asked[1]]
