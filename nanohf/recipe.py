@@ -74,6 +74,7 @@ class TokenizerConfig(Publish, TextSource, RunFolder):
 class PretrainConfig(Publish, TextSource, RunFolder):
     tokenizer: str = field(default="tokenizer", metadata={"help": "a stage of the run, a folder or a Hub id"})
     depth: int = field(default=20, metadata={"help": "the dial: layers; hidden_size is 64 times it"})
+    preset: str = field(default="classic", metadata={"help": "classic (nanochat of 2025-11) or modern (2026-07)"})
     num_attention_heads: int | None = field(default=None, metadata={"help": "default: one for each 128 channels"})
     max_length: int = field(default=2048, metadata={"help": "tokens of a row"})
     per_device_train_batch_size: int = field(default=8, metadata={"help": "rows of one forward pass"})
@@ -115,6 +116,8 @@ class PretrainConfig(Publish, TextSource, RunFolder):
         )  # fmt: skip
         if self.max_steps != -1 and self.max_steps < 1:
             problems.append(f"max_steps={self.max_steps} must be at least 1, or -1 for the horizon")
+        if self.preset not in ("classic", "modern"):
+            problems.append(f"preset={self.preset!r} must be classic or modern")
         if not 0 <= self.warmdown_ratio <= 1:
             problems.append(f"warmdown_ratio={self.warmdown_ratio} must be between 0 and 1")
         if self.mixed_precision not in ("auto", "no", "bf16"):

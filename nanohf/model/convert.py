@@ -140,6 +140,15 @@ def _map_config(config: PreTrainedConfig, config_class: type) -> PreTrainedConfi
         problems.append(f"head_dim={config.head_dim} (nanohf derives {head_dim} from hidden_size and heads)")
     if getattr(config, "quantization_config", None) is not None:
         problems.append("quantization_config (convert the full-precision model)")
+    for field, classic in (
+        ("value_embeddings", False),
+        ("residual_scalars", False),
+        ("backout", False),
+        ("query_key_scale", 1.0),
+        ("sliding_window", None),
+    ):
+        if (value := getattr(config, field, classic)) != classic:
+            problems.append(f"{field}={value} (NanoChat is the classic preset)")
     if problems:
         raise ValueError(f"cannot be carried to {config_class.model_type}: {'; '.join(problems)}.")
     return config_class(**{field: getattr(config, field) for field in FIELDS})

@@ -44,6 +44,7 @@ def build_model(config, tokenizer) -> NanoHFForCausalLM:
         NanoHFConfig.from_depth(
             config.depth,
             vocab_size=len(tokenizer),
+            preset=config.preset,
             max_position_embeddings=max(2048, config.max_length),
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,

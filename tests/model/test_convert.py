@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from nanohf.cli import main
-from nanohf.model import NanoHFForCausalLM
+from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.model.convert import from_nanochat, to_nanochat
 
 
@@ -185,3 +185,12 @@ def test_command(folder, tmp_path, capsys):
     assert "bit-exact" in capsys.readouterr().out
     assert main(["convert", str(folder), str(tmp_path / "there"), "--to", "nanochat"]) == 2
     assert "exists" in capsys.readouterr().err
+
+
+def test_the_modern_preset_is_refused_by_the_names_of_what_it_has(tmp_path):
+    NanoHFForCausalLM(NanoHFConfig.from_depth(2, 64, preset="modern")).save_pretrained(tmp_path / "modern")
+    with pytest.raises(
+        ValueError, match=r"value_embeddings=True.*residual_scalars=True.*backout.*1\.2.*sliding_window"
+    ):
+        to_nanochat(tmp_path / "modern", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
