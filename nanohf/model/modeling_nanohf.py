@@ -85,6 +85,7 @@ class NanoHFRotaryEmbedding(nn.Module):
         super().__init__()
         self.config = config
         self.rope_type = config.rope_parameters["rope_type"]
+        self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings  # for "dynamic"
         rope_init = ROPE_INIT_FUNCTIONS.get(self.rope_type, self.compute_default_rope_parameters)
         inv_freq, self.attention_scaling = rope_init(config)
         self.register_buffer("inv_freq", inv_freq, persistent=False)

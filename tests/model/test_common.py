@@ -226,12 +226,7 @@ ROPE = {
 }
 
 
-NO_DYNAMIC = pytest.mark.xfail(
-    reason="NanoHFRotaryEmbedding has no max_seq_len_cached", raises=AttributeError, strict=True
-)
-
-
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=NO_DYNAMIC if k == "dynamic" else ()) for k in ROPE])
+@pytest.mark.parametrize("kind", ROPE)
 @torch.no_grad()
 def test_rope_types(small_model, ids, kind):
     """As transformers' NanoChat does; beyond the trained length all differ from no scaling, before it not dynamic."""

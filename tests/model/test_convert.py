@@ -189,8 +189,6 @@ def test_command(folder, tmp_path, capsys):
 
 def test_the_modern_preset_is_refused_by_the_names_of_what_it_has(tmp_path):
     NanoHFForCausalLM(NanoHFConfig.from_depth(2, 64, preset="modern")).save_pretrained(tmp_path / "modern")
-    with pytest.raises(
-        ValueError, match=r"value_embeddings=True.*residual_scalars.*backout.*1\.2.*sliding_window"
-    ):
+    with pytest.raises(ValueError, match=r"value_embeddings=True.*residual_scalars.*backout.*1\.2.*sliding_window"):
         to_nanochat(tmp_path / "modern", tmp_path / "out")
     assert not (tmp_path / "out").exists()
