@@ -81,6 +81,7 @@ def main() -> None:
             for name, (trainer, timer) in trainers.items():
                 trainer.train()
                 steps[name].append(dict(timer.parts))
+                print(f"{name}: {timer.parts['all']:.2f} s, {timer.parts['generation']:.2f} of generation", flush=True)
     report({name: measured[1:] for name, measured in steps.items()})  # the first round warms up
 
 
