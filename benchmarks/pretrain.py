@@ -114,13 +114,14 @@ def measure(args) -> None:
         mfu = f", MFU {rate * flops / peak:.1%}" if peak else ""
         share = f", loader {loaders[name].seconds / sum(taken):.2%}" if name.startswith("ours") else ""
         spread = f"{tokens / max(taken):,.0f}-{tokens / min(taken):,.0f}"
-        memory = int(run(args, depth, precision, "--only", name)) / 2**30
-        print(f"{name:>15}: {rate:9,.0f} tokens/s ({spread}){mfu}{share}, peak {memory:.2f} GiB", flush=True)
+        print(f"{name:>15}: {rate:9,.0f} tokens/s ({spread}){mfu}{share}", flush=True)
     for a, b in (("ours", "plain"), ("ours compiled", "plain compiled"), ("ours compiled", "plain")):
         wall, cpu = (
             statistics.median(y / x for x, y in zip(taken[a], taken[b], strict=True)) for taken in (times, cpu_times)
         )
         print(f"{a} : {b} = {wall:.2f}x, by CPU time {cpu:.2f}x", flush=True)
+    for name in NAMES:
+        print(f"{name:>15}: peak {int(run(args, depth, precision, '--only', name)) / 2**30:.2f} GiB alone", flush=True)
 
 
 def run(args, depth: int, precision: str, *more: str) -> str:
