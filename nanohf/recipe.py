@@ -356,9 +356,11 @@ def _our_defaults(known: set[str]) -> dict:
         return {}
     import torch
 
+    from nanohf.train.hardware import device_type, multiplies_bf16
+
     cuda = torch.cuda.is_available()
     ours = {
-        "bf16": cuda,
+        "bf16": bool(multiplies_bf16(device_type())),
         "use_cpu": not cuda,
         "activation_checkpointing": False,
         "assistant_only_loss": True,
