@@ -29,7 +29,7 @@ from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.groups import build_optimizer
 from nanohf.plan.flops import flops_per_token
 from nanohf.tokenizer.train import encode_documents, train_tokenizer
-from nanohf.train.hardware import peak_flops
+from nanohf.train.hardware import peak_flops, use_onednn
 from nanohf.train.pretraining import train_step
 
 NAMES = ("ours", "ours compiled", "plain", "plain compiled")
@@ -98,6 +98,9 @@ def measure(args) -> None:
         loader.seconds = 0.0
     for _ in range(args.rounds):
         for name, step in steps.items():
+            torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+            if name.startswith("ours"):
+                use_onednn()  # as the stage does
             started, cpu_started = time.perf_counter(), time.process_time()
             for _ in range(args.steps):
                 step()  # ends with the loss on the CPU, so nothing is left in flight

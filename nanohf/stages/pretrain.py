@@ -21,7 +21,7 @@ from nanohf.optim.groups import build_optimizer
 from nanohf.plan.flops import flops_per_token
 from nanohf.rollout.engine import complete
 from nanohf.tokenizer.train import encode_documents, token_bytes
-from nanohf.train.hardware import choose_precision, compiled, device_type, peak_flops
+from nanohf.train.hardware import choose_precision, compiled, device_type, peak_flops, use_onednn
 from nanohf.train.pretraining import build_model, derive_horizon, pretrain
 from nanohf.train.progress import check_fsdp2, say
 
@@ -33,6 +33,7 @@ def main(argv: list[str]) -> None:
         mixed_precision=choose_precision(config.mixed_precision, device_type()),
         log_with=None if config.report_to == "none" else config.report_to,
     )
+    use_onednn()
     check_fsdp2(accelerator, config)
     accelerator.init_trackers("nanohf", config=vars(config))
     set_seed(config.seed)

