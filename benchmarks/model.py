@@ -2,8 +2,9 @@
 
     python benchmarks/model.py [--depth 4] [--vocab-size 4096] [--rows 8] [--seq 512] [--threads 2] [--rounds 7]
 
-One process, the same weights and rows, fp32, eager mode, the two models in turn. Their ratio is taken within each
-round, because machines slow down and speed up.
+One process, the same weights and rows, eager mode, the two models in turn: in fp32; in fp32 with the products of ours by
+oneDNN, as the pretraining stage sets it; in bf16. Ratios are taken within each round, because machines slow down and
+speed up. Where other processes want the cores, `--threads 1 --cpu-time` counts processor time instead.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import torch
 from transformers import NanoChatConfig, NanoChatForCausalLM
 
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
+from nanohf.train.hardware import use_onednn
 
 
 def pair(depth: int, vocab_size: int) -> dict[str, torch.nn.Module]:
@@ -28,39 +30,51 @@ def pair(depth: int, vocab_size: int) -> dict[str, torch.nn.Module]:
     return {"nanohf": ours.train(), "transformers": theirs.train()}
 
 
-def seconds(model: torch.nn.Module, rows: torch.Tensor) -> tuple[float, float]:
-    """Wall time of one forward and backward pass, and the loss."""
+def seconds(model: torch.nn.Module, rows: torch.Tensor, bf16: bool, clock) -> tuple[float, float]:
+    """Time of one forward and backward pass, and the loss."""
     model.zero_grad(set_to_none=True)
-    start = time.perf_counter()
-    loss = model(input_ids=rows, labels=rows, use_cache=False).loss
+    start = clock()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        loss = model(input_ids=rows, labels=rows, use_cache=False).loss
     loss.backward()
-    return time.perf_counter() - start, loss.item()
+    return clock() - start, loss.item()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in {"depth": 4, "vocab-size": 4096, "rows": 8, "seq": 512, "threads": 2, "rounds": 7}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--cpu-time", action="store_true")
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     models = pair(args.depth, args.vocab_size)
     rows = torch.randint(args.vocab_size, (args.rows, args.seq))
-    losses = {name: seconds(model, rows)[1] for name, model in models.items()}  # also warms up
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    losses = {name: seconds(model, rows, False, clock)[1] for name, model in models.items()}
     torch.testing.assert_close(losses["nanohf"], losses["transformers"], rtol=0, atol=1e-4)
 
-    times = {name: [] for name in models}
-    for _ in range(args.rounds):
-        for name, model in models.items():
-            times[name].append(seconds(model, rows)[0])
-    medians = {name: statistics.median(taken) for name, taken in times.items()}
-    print(f"depth {args.depth}, {args.vocab_size:,} tokens, {args.rows} x {args.seq}, fp32, {args.threads} threads")
-    for name, median in medians.items():
-        spread = f"{min(times[name]):.2f}-{max(times[name]):.2f}"
-        print(f"{name:>12}: {rows.numel() / median:8,.0f} tokens/s, median of {args.rounds}: {median:.2f} s ({spread})")
-    ratios = [theirs / ours for ours, theirs in zip(times["nanohf"], times["transformers"], strict=True)]
-    print(f"{'ratio':>12}: {statistics.median(ratios):8.2f}x, median over rounds")
+    print(f"depth {args.depth}, {args.vocab_size:,} tokens, {args.rows} x {args.seq}, {args.threads} threads")
+    for setting in ("fp32", "fp32, ours by oneDNN", "bf16"):
+        times = {name: [] for name in models}
+        for _ in range(args.rounds + 1):
+            for name, model in models.items():
+                torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+                if name == "nanohf" and "oneDNN" in setting:
+                    use_onednn()
+                times[name].append(seconds(model, rows, setting == "bf16", clock)[0])
+        report(setting, {name: rows.numel() / torch.tensor(taken[1:]) for name, taken in times.items()})
+
+
+def report(setting: str, rates: dict[str, torch.Tensor]) -> None:
+    """rates: tokens/s of each round; the first, which warms up, is left out."""
+    for name, rate in rates.items():
+        print(
+            f"{setting:>20} {name:>12}: {statistics.median(rate.tolist()):8,.0f} ({rate.min():,.0f}-{rate.max():,.0f})"
+        )
+    ratio = statistics.median((rates["nanohf"] / rates["transformers"]).tolist())
+    print(f"{setting:>20} {'ratio':>12}: {ratio:8.2f}x, median over {len(rates['nanohf'])} rounds", flush=True)
 
 
 if __name__ == "__main__":
