@@ -2,7 +2,7 @@
 
     python benchmarks/model.py [--depth 4] [--vocab-size 4096] [--rows 8] [--seq 512] [--threads 2] [--rounds 7]
 
-One process, the same weights and rows, eager mode, the two models in turn: in fp32; in fp32 with the products of ours by
+One process, the same weights and rows, eager mode, the two models in turn: in fp32; in fp32 with our products by
 oneDNN, as the pretraining stage sets it; in bf16. Ratios are taken within each round, because machines slow down and
 speed up. Where other processes want the cores, `--threads 1 --cpu-time` counts processor time instead.
 """
