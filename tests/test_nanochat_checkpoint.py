@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pickle
+import shutil
 import sys
 import types
 
@@ -12,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, NanoChatForCausalLM
 
 from nanohf.cli import main
+from nanohf.model.convert import require_same_logits
 from nanohf.model.convert_checkpoint import WEIGHTS, nanochat_logits
 from nanohf.tokenizer.from_tiktoken import from_tiktoken
 from nanohf.tokenizer.train import SPECIAL_TOKENS, SPLIT
@@ -178,15 +180,130 @@ def test_model_and_tokenizer_are_carried(checkpoint, tiktoken, tmp_path, capsys,
         torch.testing.assert_close(served, logits, rtol=0, atol=1e-5)
 
 
-def test_what_later_architectures_added_is_named(checkpoint, tmp_path, capsys):
-    later = ["resid_lambdas", "value_embeds.1.weight", "value_embeds.11.weight", "transformer.h.0.attn.ve_gate.weight"]
-    weights = weights_of(FIELDS) | dict.fromkeys([*later, "smear_gate.weight"], torch.ones(2, 2))
-    source = checkpoint(FIELDS | {"window_pattern": "SSSL"}, weights)
-    error = refusal(source, tmp_path, capsys)
-    assert (
-        "window_pattern='SSSL'; resid_lambdas; value_embeds.N.weight; transformer.h.N.attn.ve_gate.weight; "
-        "smear_gate.weight (mixes in the previous token's embedding: state outside the KV cache)."
-    ) in error
+# ---------------------------------------------------------------- the model of 2026-07
+
+TODAY = FIELDS | {"sequence_len": 200, "n_layer": 6, "window_pattern": "SSSL"}  # windows of 128 and the own token
+
+
+def todays_weights(fields, rows=None):
+    kv, n = fields["n_embd"] // fields["n_head"] * fields["n_kv_head"], fields["n_layer"]
+    shapes = {"smear_gate.weight": (1, 24)}
+    for i in range(n - 1, -1, -2):
+        shapes[f"value_embeds.{i}.weight"] = (rows or fields["vocab_size"], kv)
+        shapes[f"transformer.h.{i}.attn.ve_gate.weight"] = (fields["n_kv_head"], 12)
+    scalars = {"resid_lambdas": torch.linspace(1.2, 0.8, n), "x0_lambdas": torch.linspace(-0.3, 0.5, n)}
+    scalars |= {"backout_lambda": torch.tensor([0.3]), "smear_lambda": torch.zeros(1)}
+    return weights_of(fields, rows) | {name: _spread(name, shape) for name, shape in shapes.items()} | scalars
+
+
+@pytest.mark.parametrize("case", ["plain", "padded, bf16 embeddings"])
+def test_todays_model_is_carried(checkpoint, tmp_path, case):
+    weights = todays_weights(TODAY, rows=None if case == "plain" else 320)
+    if case != "plain":
+        weights |= {name: w.bfloat16() for name, w in weights.items() if "wte" in name or "value_embeds" in name}
+    assert converted(checkpoint(TODAY, weights), tmp_path) == 0
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    config, layers = model.config, model.model.layers
+    assert [kind[0] for kind in config.layer_types] == ["s", "s", "s", "f", "s", "f"]  # the last one is full
+    assert (config.sliding_window, config.rope_parameters["rope_theta"], config.query_key_scale) == (129, 1e5, 1.2)
+    assert [layer.residual_scale.item() for layer in layers] == weights["resid_lambdas"].tolist()
+    assert [layer.input_scale.item() for layer in layers] == weights["x0_lambdas"].tolist()
+    assert torch.equal(model.model.backout_scale, weights["backout_lambda"])
+    table = weights["value_embeds.3.weight"][:282]
+    assert torch.equal(layers[3].self_attn.value_embedding.weight, table.float())
+    assert torch.equal(layers[3].self_attn.value_gate.weight, weights["transformer.h.3.attn.ve_gate.weight"])
+
+    ids = torch.randint(282, (2, 200))
+    with torch.no_grad():
+        logits = nanochat_logits(TODAY, weights, ids)[..., :282]
+        torch.testing.assert_close(model(ids).logits, logits, rtol=0, atol=1e-5)
+        start = model(ids[:, :190], use_cache=True)
+        rest = model(ids[:, 190:], past_key_values=start.past_key_values).logits
+        torch.testing.assert_close(rest, logits[:, 190:], rtol=0, atol=1e-5)
+
+
+def test_the_window_is_128_tokens_and_the_own_one():
+    """The first of two layers has a window; the second's attention adds nothing, so a token reaches no further."""
+    fields = TODAY | {"n_layer": 2}
+    weights = todays_weights(fields)
+    weights["transformer.h.1.attn.c_proj.weight"].zero_()
+    ids = torch.arange(200)[None] * 7 % 282
+    other = ids.clone()
+    other[0, 10] += 1
+    changed = (nanochat_logits(fields, weights, ids) != nanochat_logits(fields, weights, other)).any(-1)[0]
+    assert changed.nonzero()[[0, -1], 0].tolist() == [10, 138]
+
+
+@pytest.mark.parametrize("name", ["value_embeds.1", "ve_gate", "resid_lambdas", "x0_lambdas", "backout_lambda"])
+def test_every_piece_counts_in_the_logits(name):
+    weights = todays_weights(TODAY)
+    changed = {key: w * 0.9 if name in key else w for key, w in weights.items()}
+    ids = torch.arange(20)[None]
+    assert (nanochat_logits(TODAY, weights, ids) - nanochat_logits(TODAY, changed, ids)).abs().max() > 1e-3
+
+
+def test_the_probe_notices_every_field(checkpoint, tmp_path):
+    weights = todays_weights(TODAY)
+    assert converted(checkpoint(TODAY, weights), tmp_path) == 0
+    config = tmp_path / "out" / "config.json"
+    fields = json.loads(config.read_text())
+    fully = ["full_attention"] * 6
+    for wrong in (
+        {"sliding_window": 128},
+        {"layer_types": fully},
+        {"layer_types": ["sliding_attention"] * 3 + fully[:3]},
+        {"query_key_scale": 1.0},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}},
+        {"backout": False},
+        {"residual_scalars": False},
+        {"value_embeddings": False},
+    ):
+        config.write_text(json.dumps(fields | wrong))
+        with pytest.raises(ValueError, match="logits differ by"):
+            require_same_logits(lambda ids, use_cache: nanochat_logits(TODAY, weights, ids), tmp_path / "out")
+
+
+@pytest.mark.parametrize("value", [1e-6, float("nan")])
+def test_smear_is_refused(checkpoint, tmp_path, capsys, value):
+    weights = todays_weights(TODAY) | {"smear_lambda": torch.tensor([value])}
+    assert "smear_lambda not 0 (mixes in" in refusal(checkpoint(TODAY, weights), tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    "missing", ["value_embeds", "ve_gate", "resid_lambdas", "backout_lambda", "smear_lambda", "window_pattern", "all"]
+)
+def test_an_architecture_in_between_is_refused(checkpoint, tmp_path, capsys, missing):
+    """`all`: the window_pattern alone is left, with the weights of 2025-11."""
+    weights = weights_of(TODAY) if missing == "all" else todays_weights(TODAY)
+    weights = {name: weight for name, weight in weights.items() if missing not in name}
+    fields = {name: value for name, value in TODAY.items() if name != missing}
+    error = refusal(checkpoint(fields, weights), tmp_path, capsys)
+    without = error.partition(" without ")[2].partition(" (")[0]
+    assert "nothing in it tells its rotary base" in error
+    assert (missing in without and ", " not in without) or (missing == "all" and without.count(", ") == 6)
+
+
+def test_what_no_architecture_has_is_named(checkpoint, tmp_path, capsys):
+    weights = weights_of(FIELDS) | dict.fromkeys(["transformer.h.0.router", "transformer.h.1.router"], torch.ones(2))
+    source = checkpoint(FIELDS | {"n_expert": 2}, weights)
+    assert "nanohf: n_expert=2; transformer.h.N.router.\n" in refusal(source, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("pattern", ["", "SXL", 4])
+def test_refuses_a_wrong_window_pattern(checkpoint, tmp_path, capsys, pattern):
+    fields = TODAY | {"window_pattern": pattern}
+    assert "is not made of S and L" in refusal(checkpoint(fields, todays_weights(fields)), tmp_path, capsys)
+
+
+def test_refuses_scalars_of_another_number_of_layers(checkpoint, tmp_path, capsys):
+    for wrong in (torch.ones(5), torch.ones(7), torch.ones(()), torch.ones(6, 1)):
+        source = checkpoint(TODAY, todays_weights(TODAY) | {"x0_lambdas": wrong})
+        assert "are not those of its model_config" in refusal(source, tmp_path, capsys)
+        shutil.rmtree(tmp_path / "cache")
+
+
+# ---------------------------------------------------------------- what is refused
 
 
 def test_a_wrong_table_is_noticed(checkpoint, monkeypatch, tmp_path, capsys):

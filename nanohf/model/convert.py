@@ -170,7 +170,8 @@ def _same(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
 def require_same_logits(expected: Callable[[torch.Tensor, bool], torch.Tensor], folder: Path) -> None:
     """`expected(ids, use_cache)` and the folder loaded in fp32, on rows of random tokens, with a cache and without."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    length = min(64, model.config.max_position_embeddings)
+    window = getattr(model.config, "sliding_window", None) or 0
+    length = min(window + 64, model.config.max_position_embeddings)
     ids = torch.randint(model.config.vocab_size, (4, length), generator=torch.Generator().manual_seed(0))
     for use_cache in (False, True):
         difference = (expected(ids, use_cache) - model(ids, use_cache=use_cache).logits).abs().max()

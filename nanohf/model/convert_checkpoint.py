@@ -2,12 +2,15 @@
 
     nanohf convert ~/.cache/nanochat/chatsft_checkpoints/d20 runs/d20/nanochat
 
-nanochat's architecture of 2025-11 is nanohf's own, so weights are carried bit by bit; what later ones added is refused
-by name. The result is accepted if its logits are those of `nanochat_logits`, nanochat's forward in plain torch.
+nanochat's architecture of 2025-11 is nanohf's classic preset and that of 2026-07, without its smear, the modern one, so
+weights are carried bit by bit; all else is refused by name. The result is accepted if its logits are those of
+`nanochat_logits`, nanochat's forward in plain torch.
 """
 
 import json
+import math
 import re
+from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedTokenizerBase
 
 from . import NanoHFConfig, NanoHFForCausalLM
+from .configuration_nanohf import FULL, MODERN, SLIDING
 from .convert import require_same_logits, require_same_tokens, require_same_weights, written
 
 # nanochat's names -> ours; N is a number.
@@ -37,12 +41,18 @@ FIELDS = {
     "n_kv_head": "num_key_value_heads",
     "n_embd": "hidden_size",
 }
-NEVER = {
-    "smear_gate.weight": "mixes in the previous token's embedding: state outside the KV cache",
-    "smear_lambda": "mixes in the previous token's embedding: state outside the KV cache",
+# What 2026-07 has besides; its model_config has window_pattern.
+LATER_WEIGHTS = {
+    "value_embeds.N.weight": "model.layers.N.self_attn.value_embedding.weight",
+    "transformer.h.N.attn.ve_gate.weight": "model.layers.N.self_attn.value_gate.weight",
+    "resid_lambdas": "model.layers.N.residual_scale",  # there one vector, here a scalar in each layer
+    "x0_lambdas": "model.layers.N.input_scale",
+    "backout_lambda": "model.backout_scale",
 }
+SMEAR = {"smear_gate.weight", "smear_lambda"}
+LATER = {*LATER_WEIGHTS, *SMEAR}
 # nanochat pads these to a multiple of 64 rows and crops the logits: rows from vocab_size on mean nothing.
-PADDED = ("transformer.wte.weight", "lm_head.weight")
+PADDED = ("transformer.wte.weight", "value_embeds.N.weight", "lm_head.weight")
 
 
 def from_checkpoint(source_dir: str | Path, target_dir: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -60,15 +70,16 @@ def from_checkpoint(source_dir: str | Path, target_dir: str | Path, tokenizer: P
             raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the model {fields['vocab_size']}.")
         config = NanoHFConfig(
             **{ours: fields[theirs] for theirs, ours in FIELDS.items()},
+            **(_later_fields(fields) if "window_pattern" in fields else {}),
             rms_norm_eps=torch.finfo(torch.float32).eps,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
         dtype = reduce(torch.promote_types, (weight.dtype for weight in weights.values()))
-        renamed = {_rename(name): weight.to(dtype) for name, weight in weights.items()}
         model = NanoHFForCausalLM._from_config(config, dtype=dtype)
         try:
+            renamed = {ours: part.to(dtype) for item in weights.items() for ours, part in _renamed(*item)}
             model.load_state_dict(renamed)
         except RuntimeError as error:
             raise ValueError(f"the weights in {source_dir} are not those of its model_config: {error}") from error
@@ -80,15 +91,23 @@ def from_checkpoint(source_dir: str | Path, target_dir: str | Path, tokenizer: P
         require_same_tokens(tokenizer, partial)
 
 
-def nanochat_logits(fields: dict[str, int], weights: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
-    """nanochat's forward of 2025-11 in fp32, on its own names. (batch, seq) -> (batch, seq, vocab_size)
+def nanochat_logits(fields: dict, weights: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
+    """nanochat's forward in fp32, on its own names. (batch, seq) -> (batch, seq, vocab_size)
 
-    One difference: there, cos and sin are rounded to bf16.
+    That of 2026-07, without smear, where the weights have its scalars, else that of 2025-11. There, cos and sin are
+    rounded to bf16; here they are not.
     """
-    head_dim = fields["n_embd"] // fields["n_head"]
-    frequencies = 1 / 10_000 ** (torch.arange(0, head_dim, 2) / head_dim)
-    angles = torch.arange(ids.shape[1])[:, None] * frequencies
+    later = "backout_lambda" in weights
+    layers, head_dim = fields["n_layer"], fields["n_embd"] // fields["n_head"]
+    frequencies = 1 / (100_000 if later else 10_000) ** (torch.arange(0, head_dim, 2) / head_dim)
+    positions = torch.arange(ids.shape[1])
+    angles = positions[:, None] * frequencies
     cos, sin = angles.cos(), angles.sin()  # (seq, head_dim / 2)
+    before = positions[:, None] - positions  # how far before the query the key lies. (seq, seq)
+    visible = {"L": before >= 0}
+    if later:
+        visible["S"] = visible["L"] & (before <= 128 * -(-fields["sequence_len"] // 512))  # (left, 0): left + own
+    pattern = fields["window_pattern"] if later else "L"
 
     def norm(x: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, x.shape[-1:])
@@ -101,17 +120,42 @@ def nanochat_logits(fields: dict[str, int], weights: dict[str, torch.Tensor], id
     def linear(x: torch.Tensor, name: str) -> torch.Tensor:
         return F.linear(x, weights[f"{name}.weight"].float())
 
-    x = norm(F.embedding(ids, weights["transformer.wte.weight"].float()))
-    for block in (f"transformer.h.{i}" for i in range(fields["n_layer"])):
+    def embedding(name: str) -> torch.Tensor:
+        return F.embedding(ids, weights[f"{name}.weight"].float())
+
+    x = x0 = norm(embedding("transformer.wte"))
+    for i in range(layers):
+        block = f"transformer.h.{i}"
+        if later:
+            x = weights["resid_lambdas"][i].float() * x + weights["x0_lambdas"][i].float() * x0
         heads = (linear(norm(x), f"{block}.attn.{name}") for name in ("c_q", "c_k", "c_v"))
-        q, k, v = (y.unflatten(-1, (-1, head_dim)).transpose(1, 2) for y in heads)
-        y = F.scaled_dot_product_attention(norm(turn(q)), norm(turn(k)), v, is_causal=True, enable_gqa=True)
+        q, k, v = (y.unflatten(-1, (-1, head_dim)) for y in heads)  # (batch, seq, heads, head_dim)
+        if later and i % 2 == (layers - 1) % 2:
+            gate = 3 * linear(norm(x)[..., :12], f"{block}.attn.ve_gate").sigmoid()  # (batch, seq, kv heads)
+            v = v + gate[..., None] * embedding(f"value_embeds.{i}").view_as(v)
+        q, k = ((1.2 if later else 1.0) * norm(turn(y.transpose(1, 2))) for y in (q, k))
+        mask = visible["L" if i == layers - 1 else pattern[i % len(pattern)]]
+        y = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), attn_mask=mask, enable_gqa=True)
         x = x + linear(y.transpose(1, 2).flatten(2), f"{block}.attn.c_proj")
         x = x + linear(linear(norm(x), f"{block}.mlp.c_fc").relu().square(), f"{block}.mlp.c_proj")
+        if i == layers // 2:
+            halfway = x
+    if later:
+        x = x - weights["backout_lambda"].float() * halfway
     return 15 * torch.tanh(linear(norm(x), "lm_head") / 15)
 
 
-def _load(source: Path) -> tuple[dict[str, int], dict[str, torch.Tensor]]:
+def _later_fields(fields: dict) -> dict:
+    """Our config's fields for what 2026-07 has besides."""
+    pattern, last = fields["window_pattern"], fields["n_layer"] - 1
+    return MODERN | {
+        "layer_types": [SLIDING if i < last and pattern[i % len(pattern)] == "S" else FULL for i in range(last + 1)],
+        # nanochat's window is FlashAttention's (left, 0): left tokens and the own one. Our sliding_window counts both.
+        "sliding_window": 128 * math.ceil(fields["sequence_len"] / 512) + 1,
+    }
+
+
+def _load(source: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     """model_config and the weights by nanochat's names, of the last step. Raises with all that cannot be carried."""
     steps = [path.stem.removeprefix("model_") for path in source.glob("model_*.pt")]
     step = max((step for step in steps if step.isdecimal()), key=int, default=None)
@@ -134,18 +178,37 @@ def _load(source: Path) -> tuple[dict[str, int], dict[str, torch.Tensor]]:
     if not weights or not numbers:
         raise ValueError(f"{path} is not a state dict of floating-point weights.")
 
-    problems = [f"{name}={fields[name]!r}" for name in fields if name not in FIELDS]
-    patterns = dict.fromkeys(_pattern(name) for name in weights)
-    problems += [f"{p} ({NEVER[p]})" if p in NEVER else p for p in patterns if p not in WEIGHTS]
+    patterns = {name: _pattern(name) for name in weights}
+    names = set(patterns.values())
+    problems = [f"{name}={fields[name]!r}" for name in fields if name not in (*FIELDS, "window_pattern")]
+    problems += sorted(names - {*WEIGHTS, *LATER})
+    later = sorted(names & LATER) + ["window_pattern"] * ("window_pattern" in fields)
+    missing = sorted({*LATER, "window_pattern"} - {*later})
+    if later and missing:
+        problems.append(
+            f"{', '.join(later)} without {', '.join(missing)} (between 2025-11 and 2026-07: nothing in it tells its "
+            "rotary base and its query/key scale)"
+        )
+    elif later and weights["smear_lambda"].any():
+        problems.append("smear_lambda not 0 (mixes in the previous token's embedding: state outside the KV cache)")
     if problems:
         raise ValueError(f"cannot be carried from {path} to nanohf: {'; '.join(problems)}.")
-    return fields, {n: w[: fields["vocab_size"]] if n in PADDED else w for n, w in weights.items()}
+    if later and not re.fullmatch("[SL]+", str(fields["window_pattern"])):
+        raise ValueError(f"{meta_path}: window_pattern={fields['window_pattern']!r} is not made of S and L.")
+    rows = fields["vocab_size"]
+    return fields, {n: w[:rows] if patterns[n] in PADDED else w for n, w in weights.items() if n not in SMEAR}
 
 
 def _pattern(name: str) -> str:
     return re.sub(r"\.\d+\.", ".N.", name)
 
 
-def _rename(name: str) -> str:
-    number = re.search(r"\.(\d+)\.", name)
-    return WEIGHTS[_pattern(name)].replace("N", number[1] if number else "N")
+def _renamed(name: str, weight: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """What it becomes here: one tensor, or one for each layer."""
+    ours = (WEIGHTS | LATER_WEIGHTS)[_pattern(name)]
+    if number := re.search(r"\.(\d+)\.", name):
+        yield ours.replace("N", number[1]), weight
+    elif "N" in ours:
+        yield from ((ours.replace("N", str(i)), part) for i, part in enumerate(weight.split(1)))
+    else:
+        yield ours, weight
