@@ -1,7 +1,7 @@
 """What each piece of the modern preset, and our optimizer, is worth: bits per byte after equal tokens, on real text.
 
     python benchmarks/ablation.py --dataset FOLDER_OR_HUB_ID [--arms classic modern] [--seeds 0 1 2] [--tokens 2048000]
-    python benchmarks/ablation.py --dataset FOLDER_OR_HUB_ID --arms torch.Muon=0.02 AdamW=0.004   # their rates for matrices
+    python benchmarks/ablation.py --dataset FOLDER_OR_HUB_ID --arms torch.Muon=0.02 AdamW=0.004  # rates of matrices
 
 Every arm of a seed sees the same rows in the same order. bf16 where the CPU has it. A finished run is a line in --out,
 and is not run again.

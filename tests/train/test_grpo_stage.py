@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nanohf.data.problems import prompt_ids
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
-from nanohf.model.convert import convert
+from nanohf.convert import convert
 from nanohf.recipe import RecipeError
 from nanohf.report import write_report
 from nanohf.rollout.engine import Engine
