@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from small_run import ENVIRONMENT, ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from nanohf.convert import convert
 from nanohf.data.problems import prompt_ids
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
-from nanohf.convert import convert
 from nanohf.recipe import RecipeError
 from nanohf.report import write_report
 from nanohf.rollout.engine import Engine
@@ -217,6 +217,7 @@ class TestVLLM:
         if find_spec("vllm"):
             pytest.skip("it is installed here")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr("nanohf.train.hardware.multiplies_bf16", lambda device: None)
         with pytest.raises(RecipeError, match="needs vLLM"):
             grpo.main(command(guesser, tmp_path / "run", use_vllm=True, bf16=False, use_cpu=True)[2:])
 
