@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from small_run import ENVIRONMENT, ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from nanohf.convert import convert
 from nanohf.data.problems import prompt_ids
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
-from nanohf.model.convert import convert
 from nanohf.recipe import RecipeError
 from nanohf.report import write_report
 from nanohf.rollout.engine import Engine
