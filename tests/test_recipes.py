@@ -39,10 +39,21 @@ def test_the_sizes_are_those_the_recipes_speak_of(name):
     (tok,) = recipe.load("tokenizer", ["--config", str(ROOT / f"recipes/{name}/tokenizer.yaml")])
     (pre,) = recipe.load("pretrain", ["--config", str(ROOT / f"recipes/{name}/pretrain.yaml")])
     total = {
-        "demo": 655_360, "d1": 1_622_016, "d2": 917_504, "d3": 6_045_696,
-        "d4": 5_242_880, "d12": 135_266_304, "d20": 560_988_160,
+        "demo": 655_360, "d1": 2_408_463, "d2": 1_179_665, "d3": 10_764_343,
+        "d4": 7_340_089, "d12": 135_266_304, "d20": 560_988_160,
     }  # fmt: skip
-    assert parameters(pre.depth, tok.vocab_size).total == total[name]
+    assert parameters(pre.depth, tok.vocab_size, pre.preset).total == total[name]
+    if name != "demo":
+        row = next(line for line in (ROOT / "README.md").read_text().splitlines() if f"`recipes/{name}` |" in line)
+        assert f"| {total[name]:,} | {tok.vocab_size:,} |" in row
+
+
+@pytest.mark.parametrize("name", ["demo", "d1", "d2", "d3", "d4", "d12", "d20"])
+def test_text_is_scored_in_rows_as_long_as_pretrainings(name):
+    folder = ROOT / "recipes" / name
+    (pre,) = recipe.load("pretrain", ["--config", str(folder / "pretrain.yaml")])
+    (evaluate,) = recipe.load("evaluate", ["--config", str(folder / "evaluate.yaml")])
+    assert evaluate.max_length == pre.max_length
 
 
 SFT = """
@@ -94,6 +105,8 @@ def workspace(tmp_path, monkeypatch):
         (["--set", "grpo.skip_settled=1"], ["skip_settled=1.0", "from 0 to below 1"]),
         (["--set", "grpo.num_iterations=2"], ["save_steps=25", "multiple of 2", "Try 24"]),
         (["--set", "grpo.use_vllm=true"], ["use_vllm needs"]),
+        (["--set", "grpo.top_p=0.9", "--set", "grpo.min_p=0.1"], ["top_p, min_p", "temperature and top_k only"]),
+        (["--set", "pretrain.num_attention_heads=5"], ["num_attention_heads=5", "hidden_size=128"]),
         (["--set", "grpo.eval_every=0"], ["eval_every=0", "at least 1"]),
         (["--set", "grpo.dataset_config=nonsense"], ["nonsense", "problems"]),
         (["--set", "grpo.learning_rate=0.1"], ["learning_rate", "lr_scale"]),

@@ -21,9 +21,9 @@ from nanohf.optim.groups import build_optimizer
 from nanohf.plan.flops import flops_per_token
 from nanohf.rollout.engine import complete
 from nanohf.tokenizer.train import encode_documents, token_bytes
-from nanohf.train.hardware import choose_precision, compiled, device_type, peak_flops, use_onednn
+from nanohf.train.hardware import check_fsdp2, choose_precision, compiled, device_type, peak_flops, use_onednn
 from nanohf.train.pretraining import build_model, derive_horizon, pretrain
-from nanohf.train.progress import check_fsdp2, say
+from nanohf.train.progress import say
 
 
 def main(argv: list[str]) -> None:
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     validation = list(islice(load("validation"), max(1, batches // accelerator.num_processes)))
     result = pretrain(
         accelerator,
-        compiled(model) if config.torch_compile else model,
+        compiled(model, accelerator.device) if config.torch_compile else model,
         build_optimizer(
             model,
             matrix_lr=config.matrix_lr,

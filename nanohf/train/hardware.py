@@ -1,4 +1,4 @@
-"""What the machine can do: its precision, its compiler, its peak."""
+"""What the machine can do: its precision, its compiler, its peak; and what cannot be spread over its processes."""
 
 import os
 import re
@@ -79,10 +79,10 @@ def use_onednn() -> None:
         torch.backends.mkldnn.matmul.fp32_precision = "ieee"
 
 
-def compiled(model: torch.nn.Module) -> torch.nn.Module:
-    """torch.compile, or the model as it is where the machine has no compiler for it."""
+def compiled(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """torch.compile, or the model as it is where the machine has no compiler for the device it is going to run on."""
     try:
-        torch.compile(torch.neg)(torch.ones(2, device=model.device))
+        torch.compile(torch.neg)(torch.ones(2, device=device))
     except Exception as error:  # a missing compiler, header or Triton: each has an exception of its own
         say(f"torch_compile: not on this machine ({str(error).strip().splitlines()[0]}); training goes on without")
         return model
@@ -94,3 +94,22 @@ def peak_flops(device_name: str, precision: str) -> float | None:
     if precision != "bf16":
         return None
     return next((peak for name, peak in PEAK.items() if re.search(rf"\b{name}\b", device_name)), None)
+
+
+def refuse_fsdp(accelerator) -> None:
+    """For the stages whose saving and generating would have to gather sharded parameters first."""
+    if "FSDP" in str(accelerator.distributed_type):
+        raise RecipeError(
+            "FSDP is supported by the pretrain stage only, in version 2. Use accelerate_configs/ddp.yaml: every GPU "
+            "holds the whole model."
+        )
+
+
+def check_fsdp2(accelerator, config) -> None:
+    """For the pretrain stage: what of its recipe works without sharding only."""
+    if not accelerator.is_fsdp2:
+        refuse_fsdp(accelerator)
+    elif wanted := [key for key in ("torch_compile", "normuon") if getattr(config, key)]:
+        raise RecipeError(
+            f"FSDP does not go with {' and '.join(wanted)}. Switch it off or use accelerate_configs/ddp.yaml."
+        )

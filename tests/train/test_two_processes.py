@@ -21,7 +21,7 @@ from nanohf.optim import muon
 from nanohf.recipe import PretrainConfig, RecipeError
 from nanohf.stages import tokenizer as tokenizer_stage
 from nanohf.tokenizer.train import encode_documents, token_bytes
-from nanohf.train.progress import check_fsdp2, refuse_fsdp
+from nanohf.train.hardware import check_fsdp2, refuse_fsdp
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
@@ -135,7 +135,7 @@ def test_the_stage_under_fsdp2(runs):
 
 @pytest.mark.parametrize("key", ["torch_compile", "normuon"])
 def test_what_fsdp2_cannot_do_is_said(key):
-    config = PretrainConfig(**{key: 1})
+    config = PretrainConfig(**{"torch_compile": False, key: 1})
     check_fsdp2(Accelerator(cpu=True), config)
     with pytest.raises(RecipeError, match=f"does not go with {key}"):
         check_fsdp2(SimpleNamespace(is_fsdp2=True), config)
