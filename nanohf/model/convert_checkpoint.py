@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedTokenizerBase
 
 from . import NanoHFConfig, NanoHFForCausalLM
-from .configuration_nanohf import FULL, MODERN, SLIDING
+from .configuration_nanohf import FULL, SLIDING
 from .convert import require_same_logits, require_same_tokens, require_same_weights, written
 
 # nanochat's names -> ours; N is a number.
@@ -148,7 +148,12 @@ def nanochat_logits(fields: dict, weights: dict[str, torch.Tensor], ids: torch.T
 def _later_fields(fields: dict) -> dict:
     """Our config's fields for what 2026-07 has besides."""
     pattern, last = fields["window_pattern"], fields["n_layer"] - 1
-    return MODERN | {
+    return {
+        "value_embeddings": True,
+        "residual_scalars": True,
+        "backout": True,
+        "query_key_scale": 1.2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0},
         "layer_types": [SLIDING if i < last and pattern[i % len(pattern)] == "S" else FULL for i in range(last + 1)],
         # nanochat's window is FlashAttention's (left, 0): left tokens and the own one. Our sliding_window counts both.
         "sliding_window": 128 * math.ceil(fields["sequence_len"] / 512) + 1,
