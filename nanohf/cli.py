@@ -70,8 +70,15 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
 def _plan(parser: argparse.ArgumentParser) -> None:
     from nanohf.plan import report
 
+    def handler(args) -> int:
+        if not args.recipe_dir:
+            return report.main(args)
+        from nanohf.planned import of_recipes
+
+        return report.main(args, of_recipes(args.recipe_dir))
+
     report.add_arguments(parser)
-    parser.set_defaults(handler=report.main)
+    parser.set_defaults(handler=handler)
 
 
 def _chat(parser: argparse.ArgumentParser) -> None:

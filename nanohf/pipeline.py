@@ -34,7 +34,9 @@ def run(
     arguments = {stage: stage_arguments(recipes, run_dir, stage, overrides, push) for stage in stages}
     configs = check(arguments)
     launcher = launch_command(accelerate_config)
-    look(configs, [stage for stage in stages if first or not runs.done(run_dir, stage)])
+    todo = [stage for stage in stages if first or not runs.done(run_dir, stage)]
+    check_carried(configs, todo)
+    look(configs, todo)
 
     for stage in STAGES[STAGES.index(first) :] if first else ():
         if old := runs.set_aside(run_dir, stage):
@@ -119,6 +121,24 @@ def check(arguments: dict[str, list[str]]) -> dict[str, tuple]:
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
     return configs
+
+
+def check_carried(configs: dict[str, tuple], todo: list[str]) -> None:
+    """Refuses a run in which a stage would carry on optimizer state that the one before it does not keep."""
+    problems = []
+    for stage in todo:
+        config = configs[stage][0]
+        if not getattr(config, "carry_optimizer", False):
+            continue
+        source = config.model_name_or_path
+        folder = Path(config.run_dir) / source if source in STAGES else Path(source)
+        if source in todo and not getattr(configs[source][0], "keep_optimizer", False):
+            problems.append(f"{stage}: carry_optimizer needs keep_optimizer: true in {source}'s recipe")
+        elif source not in todo and not (folder / runs.OPTIMIZER).is_file():
+            again = f"; do it again: --from {source} --set {source}.keep_optimizer=true" if source in STAGES else ""
+            problems.append(f"{stage}: carry_optimizer: {folder} is finished and kept no optimizer state{again}")
+    if problems:
+        raise RecipeError(problems)
 
 
 def look(configs: dict[str, tuple], todo: list[str]) -> None:

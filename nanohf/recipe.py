@@ -104,6 +104,7 @@ class PretrainConfig(Publish, TextSource, RunFolder):
         default="auto", metadata={"help": "auto, no or bf16; auto: bf16 where the hardware multiplies it"}
     )
     torch_compile: bool = field(default=True, metadata={"help": "compile the model: half a minute, then 1.3x as fast"})
+    keep_optimizer: bool = field(default=False, metadata={"help": "beside the result, for midtrain's carry_optimizer"})
     report_to: str = field(default="none", metadata={"help": "none, trackio, tensorboard or wandb"})
     seed: int = field(default=42, metadata={"help": "of the initial weights"})
 

@@ -2,6 +2,7 @@
 
 runs/NAME/STAGE/            the stage's result, complete: written elsewhere and renamed, so it is there or it is not
 runs/NAME/STAGE/stage.json  its numbers, and the recipe it was made with
+runs/NAME/STAGE/optimizer/  the optimizer's state, where the recipe has keep_optimizer: true
 runs/NAME/checkpoints/STAGE resumable state while it is at work
 runs/NAME/ledger.jsonl      one line for each finished stage
 """
@@ -18,6 +19,10 @@ from pathlib import Path
 from nanohf.recipe import RecipeError
 
 FREE_TO_CHANGE = {"run_dir", "push_to_hub", "hub_model_id", "hub_private_repo", "logging_steps", "report_to", "stage"}
+FREE_TO_CHANGE |= {"keep_optimizer"}
+OPTIMIZER = (
+    "optimizer/state.safetensors"  # in a stage's folder; not beside the weights, where some read every safetensors
+)
 PACKAGES = ("nanohf", "torch", "transformers", "trl", "accelerate", "datasets", "tokenizers")
 
 

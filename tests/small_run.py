@@ -17,6 +17,8 @@ SMALL = {
     "pretrain.save_steps": 10,
     "pretrain.eval_steps": 30,
     "pretrain.eval_tokens": 4096,
+    "pretrain.keep_optimizer": "true",
+    "midtrain.carry_optimizer": "true",
     "midtrain.max_steps": 12,
     "midtrain.save_steps": 4,
     "midtrain.logging_steps": 2,

@@ -48,9 +48,9 @@ def test_checkpoints_of_another_recipe_are_refused(tmp_path):
     folder = runs.claim(tmp_path, "sft", {"max_steps": 3, "logging_steps": 1})
     runs.claim(tmp_path, "sft", {"max_steps": 4})  # nothing is lost yet
     (folder / "checkpoint-1").mkdir()
-    runs.claim(tmp_path, "sft", {"max_steps": "4", "logging_steps": 2})
-    with pytest.raises(RecipeError, match=r"another lr_scale, max_steps.*--from sft"):
-        runs.claim(tmp_path, "sft", {"max_steps": 5, "lr_scale": 1})
+    runs.claim(tmp_path, "sft", {"max_steps": "4", "logging_steps": 2, "keep_optimizer": True})
+    with pytest.raises(RecipeError, match=r"another carry_optimizer, lr_scale, max_steps.*--from sft"):
+        runs.claim(tmp_path, "sft", {"max_steps": 5, "lr_scale": 1, "carry_optimizer": True})
 
 
 def test_evaluate_is_done_while_the_stages_are_those_it_scored(tmp_path):

@@ -138,8 +138,9 @@ def base_model(run_dir: Path, stage: str, record: dict) -> str | None:
 
 
 def published(folder: Path) -> list[Path]:
-    """The files that go to the Hub: by their endings, and hidden ones only if they are ours."""
+    """The files that go to the Hub: by their endings, hidden ones only if they are ours, no optimizer state."""
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix in PUBLISHED]
+    files = [p for p in files if p != folder / runs.OPTIMIZER]
     return [p for p in files if not p.relative_to(folder).as_posix().startswith(".") or p == folder / EVAL_RESULTS]
 
 

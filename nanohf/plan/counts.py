@@ -50,8 +50,8 @@ def num_attention_heads(depth: int) -> int:
     return next(heads for heads in count(heads_before_rounding(depth)) if width % (2 * heads) == 0)
 
 
-def parameters(depth: int, vocab_size: int, preset: str = "classic") -> Parameters:
-    """Parameters by part, counted matrix by matrix: what the model class allocates."""
+def parameters(depth: int, vocab_size: int, preset: str = "classic", heads: int | None = None) -> Parameters:
+    """Parameters by part, counted matrix by matrix: what the model class allocates. heads: None for the rule's."""
     width = hidden_size(depth)
     if preset not in PRESETS:
         raise ValueError(f"preset={preset!r} must be one of {', '.join(PRESETS)}")
@@ -61,16 +61,16 @@ def parameters(depth: int, vocab_size: int, preset: str = "classic") -> Paramete
         lm_head=width * vocab_size,
         attention=depth * 4 * width * width,  # query, key, value, output projection
         mlp=depth * 2 * width * (4 * width),  # up to 4x the width and down again
-        **(modern_parts(depth, vocab_size) if preset == "modern" else {}),
+        **(modern_parts(depth, vocab_size, heads or num_attention_heads(depth)) if preset == "modern" else {}),
     )
 
 
-def modern_parts(depth: int, vocab_size: int) -> dict[str, int]:
+def modern_parts(depth: int, vocab_size: int, heads: int) -> dict[str, int]:
     """Every second layer, the last one included, has a table of values and a gate of 12 channels a head."""
     layers = (depth + 1) // 2
     return {
         "value_embeddings": layers * vocab_size * hidden_size(depth),
-        "value_gates": layers * 12 * num_attention_heads(depth),
+        "value_gates": layers * 12 * heads,
         "scalars": 2 * depth + 1,  # of the residual and of the embedding in each layer; one share to take out again
     }
 

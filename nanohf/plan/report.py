@@ -1,4 +1,4 @@
-"""What a model costs before it is trained: `nanohf plan --depth 4 --vocab-size 4096`, or `--table`."""
+"""What a model costs before it is trained: `nanohf plan recipes/d4`, `--depth 4 --vocab-size 4096`, or `--table`."""
 
 import socket
 import sys
@@ -32,6 +32,8 @@ class Plan:
     batch_tokens: int  # of a pretraining step
     stages: dict[str, Stage]
     memory: dict[str, Bytes]
+    max_steps: int  # of pretraining; -1: the horizon's
+    assumed: tuple[str, ...]  # where a recipe does not say
 
 
 def plan(
@@ -43,18 +45,26 @@ def plan(
     tokens_per_parameter: float = TOKENS_PER_PARAMETER,
     chars_per_token: float = CHARS_PER_TOKEN,
     inputs: StageInputs | None = None,
+    num_attention_heads: int | None = None,
+    max_steps: int = -1,
+    stages: tuple[Stage, ...] = (),
+    assumed: tuple[str, ...] = (),
 ) -> Plan:
-    """Every number that follows from the dials; `render` prints them with their inputs."""
-    parameters = counts.parameters(depth, vocab_size, preset)
-    tokens = horizon.horizon_tokens(parameters.total, tokens_per_parameter)
-    chars = horizon.characters(tokens, chars_per_token)
+    """Every number that follows from the dials; `render` prints them with their inputs.
+
+    stages: a recipe's own, in place of what follows from `inputs`.
+    """
+    parameters = counts.parameters(depth, vocab_size, preset, num_attention_heads)
     batch_tokens = horizon.default_batch_tokens(depth) if batch_tokens is None else batch_tokens
+    tokens = horizon.horizon_tokens(parameters.total, tokens_per_parameter)
+    tokens = max_steps * batch_tokens if max_steps > 0 else tokens
+    chars = horizon.characters(tokens, chars_per_token)
     return Plan(
         depth=depth,
         vocab_size=vocab_size,
         preset=preset,
         hidden_size=counts.hidden_size(depth),
-        num_attention_heads=counts.num_attention_heads(depth),
+        num_attention_heads=num_attention_heads or counts.num_attention_heads(depth),
         parameters=parameters,
         tokens_per_parameter=tokens_per_parameter,
         horizon=tokens,
@@ -62,8 +72,10 @@ def plan(
         characters=chars,
         shards=horizon.shards(chars),
         batch_tokens=batch_tokens,
-        stages=horizon.stages(tokens, batch_tokens, inputs or StageInputs()),
+        stages=horizon.stages(tokens, batch_tokens, inputs or StageInputs()) | {stage.name: stage for stage in stages},
         memory=memory(parameters),
+        max_steps=max_steps,
+        assumed=assumed,
     )
 
 
@@ -76,16 +88,19 @@ def render(plan: Plan, speeds: dict[str, Speed]) -> str:
         "steps": step_lines(plan),
         "bytes on one process, fp32, without activations": memory_lines(plan),
         "minutes": minute_lines(plan, speeds),
+        "assumed, for the recipe does not say": plan.assumed,
     }
-    return "\n\n".join("\n  ".join([title, *lines]) for title, lines in sections.items())
+    return "\n\n".join("\n  ".join([title, *lines]) for title, lines in sections.items() if lines)
 
 
 def model_lines(plan: Plan) -> list[str]:
     width, heads, start = plan.hidden_size, plan.num_attention_heads, counts.heads_before_rounding(plan.depth)
     raised = f"the first count that divides {width:,} into an even head size, from {start} = "
+    rule = f"{raised if heads > start else ''}max(1, ({width:,} + 127) // 128)"
+    rule = rule if heads == counts.num_attention_heads(plan.depth) else "the recipe's"
     return [
         f"hidden_size: {width:,} = 64 x {plan.depth}",
-        f"num_attention_heads: {heads} = {raised if heads > start else ''}max(1, ({width:,} + 127) // 128)",
+        f"num_attention_heads: {heads} = {rule}",
         f"head size: {width // heads} = {width:,} / {heads}",
     ]
 
@@ -122,8 +137,11 @@ def text_lines(plan: Plan) -> list[str]:
     p, h, c = plan.parameters, plan.horizon, plan.characters
     is_default = plan.chars_per_token == CHARS_PER_TOKEN
     source = " (nanochat's at 65,536; a smaller vocabulary has fewer)" if is_default else ""
+    follows = f"{plan.tokens_per_parameter} x {p.total:,} parameters"
+    if plan.max_steps > 0:
+        follows = f"max_steps {plan.max_steps:,} x {plan.batch_tokens:,} a step"
     return [
-        f"horizon: {h:,} tokens = {plan.tokens_per_parameter} x {p.total:,} parameters",
+        f"horizon: {h:,} tokens = {follows}",
         f"characters: {c:,} = {h:,} tokens x {plan.chars_per_token} a token{source}",
         f"shards: {plan.shards:,} = ceil({c:,} / {horizon.CHARS_PER_SHARD:,} characters a shard)",
     ]
@@ -196,10 +214,11 @@ def align(rows: list[list[str]]) -> list[str]:
 
 def add_arguments(parser: ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("recipe_dir", nargs="?", help="a folder of recipes to plan, such as recipes/d4")
     what.add_argument("--depth", type=int, metavar="N", help="plan a model of N layers")
     what.add_argument("--table", action="store_true", help="parameters of depths 1 to 20 instead")
-    parser.add_argument("--vocab-size", type=int, default=65_536, metavar="V", help="(default: %(default)s)")
-    parser.add_argument("--preset", choices=counts.PRESETS, default="classic", help="(default: %(default)s)")
+    parser.add_argument("--vocab-size", type=int, metavar="V", help="(default: 65536)")
+    parser.add_argument("--preset", choices=counts.PRESETS, help="(default: classic)")
     parser.add_argument(
         "--batch-tokens",
         type=int,
@@ -215,13 +234,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def main(args: Namespace) -> int:
+def main(args: Namespace, recipe: dict | None = None) -> int:
+    """recipe: what `plan` takes, read from the recipe folder."""
+    dials = {name: getattr(args, name) for name in ("vocab_size", "preset", "batch_tokens")}
+    dials = {name: value for name, value in dials.items() if value is not None}
     try:
         if args.table:
-            print(table(tuple(dict.fromkeys((*TABLE_VOCAB_SIZES, args.vocab_size)))))
-        else:
-            planned = plan(args.depth, args.vocab_size, args.preset, batch_tokens=args.batch_tokens)
-            print(render(planned, last_speeds(args.runs, socket.gethostname())))
+            print(table(tuple(dict.fromkeys((*TABLE_VOCAB_SIZES, *filter(None, [args.vocab_size]))))))
+            return 0
+        if recipe and dials:
+            raise ValueError(f"the recipes say {', '.join(dials)}; leave it out, or plan with --depth")
+        planned = plan(**recipe) if recipe else plan(args.depth, **dials)
+        print(render(planned, last_speeds(args.runs, socket.gethostname())))
     except ValueError as error:
         print(f"nanohf plan: error: {error}", file=sys.stderr)
         return 2

@@ -18,9 +18,11 @@ from nanohf.data.sources import skipped_files, text_stream
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.hub.push import publish
 from nanohf.optim.groups import build_optimizer
+from nanohf.optim.named_state import named_state
 from nanohf.plan.flops import flops_per_token
 from nanohf.rollout.engine import complete
 from nanohf.tokenizer.train import encode_documents, token_bytes
+from nanohf.train.carry import save_moments
 from nanohf.train.hardware import check_fsdp2, choose_precision, compiled, device_type, peak_flops, use_onednn
 from nanohf.train.pretraining import build_model, derive_horizon, pretrain
 from nanohf.train.progress import say
@@ -47,19 +49,20 @@ def main(argv: list[str]) -> None:
     load = partial(open_loader, config, tokenizer, accelerator)
     batches = max(1, config.eval_tokens // (config.per_device_train_batch_size * config.max_length))
     validation = list(islice(load("validation"), max(1, batches // accelerator.num_processes)))
+    optimizer = build_optimizer(
+        model,
+        matrix_lr=config.matrix_lr,
+        embedding_lr=config.embedding_lr,
+        head_lr=config.head_lr,
+        weight_decay=config.weight_decay,
+        cautious=config.cautious,
+        normuon=config.normuon,
+        sharded=True,
+    )
     result = pretrain(
         accelerator,
         compiled(model, accelerator.device) if config.torch_compile else model,
-        build_optimizer(
-            model,
-            matrix_lr=config.matrix_lr,
-            embedding_lr=config.embedding_lr,
-            head_lr=config.head_lr,
-            weight_decay=config.weight_decay,
-            cautious=config.cautious,
-            normuon=config.normuon,
-            sharded=True,
-        ),
+        optimizer,
         load("train"),
         horizon,
         config,
@@ -69,6 +72,7 @@ def main(argv: list[str]) -> None:
     )
 
     weights = accelerator.get_state_dict(model)  # of all processes, under FSDP
+    moments = named_state(optimizer, model) if config.keep_optimizer else None  # likewise
     accelerator.end_training()
     if result and accelerator.is_main_process:
         record = result | {
@@ -84,7 +88,7 @@ def main(argv: list[str]) -> None:
             "recipe": recipe.written(argv),
         }
         whole = build_model(config, tokenizer)
-        folder = runs.finish(config.run_dir, "pretrain", record, partial(save, whole, weights, tokenizer))
+        folder = runs.finish(config.run_dir, "pretrain", record, partial(save, whole, weights, tokenizer, moments))
         publish(config, "pretrain", folder)
 
 
@@ -120,10 +124,12 @@ def measure(accelerator, tokenizer, validation: list[torch.Tensor], model, step:
     return {"bpb": bpb}
 
 
-def save(model, weights: dict, tokenizer, folder) -> None:
+def save(model, weights: dict, tokenizer, moments: dict | None, folder) -> None:
     model.load_state_dict(weights)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if moments:
+        save_moments(moments, folder)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 """
 
 from dataclasses import asdict
-from functools import partial
+from pathlib import Path
 
 import torch
 from datasets import concatenate_datasets
@@ -16,8 +16,10 @@ from nanohf import recipe, runs
 from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
 from nanohf.hub.push import publish
 from nanohf.model import NanoHFForCausalLM
+from nanohf.optim.named_state import named_state
 from nanohf.report import mixture_table
 from nanohf.tokenizer.train import token_bytes
+from nanohf.train.carry import carry_over, save_moments
 from nanohf.train.lora import merged, with_lora
 from nanohf.train.mixture import mixture, source_rows
 from nanohf.train.posttrain import Progress, make_optimizer, record_of, save, train, without_push
@@ -32,6 +34,9 @@ def main(argv: list[str]) -> None:
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
     model = with_lora(stage, NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32))
     tokenizer = AutoTokenizer.from_pretrained(source)
+    optimizer, schedule = make_optimizer(stage, model)
+    if stage.carry_optimizer:
+        carry_over(optimizer, model, source)
 
     rows, given = mixture(tokenizer, stage.mixture, args)
     given = [asdict(g) for g in given]
@@ -47,7 +52,7 @@ def main(argv: list[str]) -> None:
         train_dataset=rows,
         eval_dataset=concatenate_datasets(eval_rows) if args.eval_strategy != "no" else None,
         processing_class=tokenizer,
-        optimizers=make_optimizer(stage, model),
+        optimizers=(optimizer, schedule),
     )
     Progress.attach(trainer)
     before = measure(held_out, trainer)
@@ -64,7 +69,13 @@ def main(argv: list[str]) -> None:
         record |= {"held_out": changes, "mixture": given}
         record |= {"losses": [[log["step"], log["loss"]] for log in trainer.state.log_history if "loss" in log]}
         record |= {"recipe": recipe.written(argv)}
-        folder = runs.finish(stage.run_dir, stage.stage, record, partial(save, trainer))
+
+        def write(folder: Path) -> None:
+            save(trainer, folder)
+            if stage.keep_optimizer:
+                save_moments(named_state(optimizer, model), folder)
+
+        folder = runs.finish(stage.run_dir, stage.stage, record, write)
         publish(publishing, stage.stage, folder)
 
 

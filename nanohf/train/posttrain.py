@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
+from transformers.trainer import OPTIMIZER_NAME
 
 from nanohf.data.chat import Source
 from nanohf.optim.groups import build_optimizer
@@ -59,6 +60,10 @@ class ChatStage(PostTraining):
     stage: str = field(default="sft", metadata={"help": "midtrain or sft: the folder the result goes to"})
     mixture: list[dict] = field(default_factory=list, metadata={"help": "sources; see nanohf.data.chat.Source"})
     eval_mixture: list[dict] = field(default_factory=list, metadata={"help": "the same, measured before and after"})
+    carry_optimizer: bool = field(
+        default=False, metadata={"help": "begin with the moments that model_name_or_path ended with and kept"}
+    )
+    keep_optimizer: bool = field(default=False, metadata={"help": "beside the result, for the next stage to carry on"})
 
     def __post_init__(self):
         super().__post_init__()
@@ -66,6 +71,9 @@ class ChatStage(PostTraining):
             raise RecipeError(f"stage={self.stage!r} must be midtrain or sft")
         empty = [name for name in ("mixture", "eval_mixture") if not getattr(self, name)]
         problems = [f"{name} is empty; list at least one source" for name in empty]
+        for name in ("carry_optimizer", "keep_optimizer"):
+            if getattr(self, name) and (self.use_peft or self.optimizer != "muon"):
+                problems.append(f"{name} is for our optimizer over the whole model; leave out use_peft and optimizer")
         known = [f.name for f in fields(Source)]
         for name in ("mixture", "eval_mixture"):
             for i, entry in enumerate(getattr(self, name)):
@@ -164,6 +172,8 @@ def train(trainer: Trainer) -> dict:
     if newest and (state := TrainerState.load_from_json(str(newest / TRAINER_STATE))).global_step >= state.max_steps:
         say(f"trained already: {newest.name}")  # resuming a finished training would take one step more
         trainer._load_from_checkpoint(str(newest))
+        if trainer.optimizer and (kept := newest / OPTIMIZER_NAME).is_file():
+            trainer.optimizer.load_state_dict(torch.load(kept, map_location="cpu", weights_only=True))
         trainer.state = state
     else:
         if newest:

@@ -207,8 +207,7 @@ def train_step(
             accelerator.backward(loss)
         total += loss.detach()
     norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
-    if isinstance(norm, DTensor):  # under FSDP2
-        norm = norm.full_tensor()
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # under FSDP2
     mine = torch.stack([total, norm.to(total), *torch.tensor(wishes()).to(total)])
     loss, norm, *wished = accelerator.reduce(mine, "mean").tolist()
     if math.isfinite(loss) and math.isfinite(norm):

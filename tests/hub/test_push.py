@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import HfApi
 
 from nanohf import runs
-from nanohf.hub.push import PushError, publish, push_stage, stage_repo, update_card
+from nanohf.hub.push import PushError, publish, published, push_stage, stage_repo, update_card
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.tokenizer.train import train_tokenizer
 
@@ -69,6 +69,8 @@ def add_stage(run_dir, stage, tiny, **save):
         tiny[0].save_pretrained(folder, **save)
         tiny[1].save_pretrained(folder)
         (folder / "training_args.bin").write_bytes(b"never published")
+        (folder / runs.OPTIMIZER).parent.mkdir()
+        (folder / runs.OPTIMIZER).write_bytes(b"never published")
 
     runs.finish(run_dir, stage, dict(RECORD), write)
 
@@ -91,6 +93,13 @@ def test_results_of_a_predecessor_are_left_out(run_dir):
     os.utime(found, (0, 0))
     update_card(run_dir, "grpo")
     assert "0.8765" not in (run_dir / "grpo" / "README.md").read_text()
+
+
+def test_the_optimizers_state_is_not_published(run_dir):
+    assert (run_dir / "grpo" / runs.OPTIMIZER).is_file()
+    names = {path.name for path in published(run_dir / "grpo")}
+    assert "model.safetensors" in names
+    assert not names & {"state.safetensors", "training_args.bin"}
 
 
 def test_unfinished_stage(tmp_path):

@@ -11,7 +11,9 @@ import pytest
 from nanohf.plan import counts, horizon
 from nanohf.plan.ledger import last_speeds
 from nanohf.plan.memory import memory
+from nanohf.plan.mixture import Part, chat_stage, problem_stage
 from nanohf.plan.report import add_arguments, main, plan, render, table
+from nanohf.planned import of_recipes
 
 # depth: (hidden_size, heads, parameters at 65,536, parameters at 12,288), from 2·V·C + 12·depth·C² by hand
 LADDER = {
@@ -211,10 +213,10 @@ def test_table():
     assert numbers == [[depth, *figures] for depth, figures in LADDER.items()]
 
 
-def run(*argv):
+def run(*argv, recipe=None):
     parser = ArgumentParser("nanohf plan")
     add_arguments(parser)
-    return main(parser.parse_args(argv))
+    return main(parser.parse_args(argv), recipe)
 
 
 def test_command(tmp_path, capsys):
@@ -230,7 +232,61 @@ def test_command(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         run()
     assert stop.value.code == 2
-    assert "--depth --table is required" in capsys.readouterr().err
+    assert "recipe_dir --depth --table is required" in capsys.readouterr().err
+
+
+# by hand: rows x tokens of each source / (1 - share) / (rows of a step x max_length); problems // those of a step
+RECIPES = {
+    "demo": {
+        "parameters": 655_360,  # 2 x 1,024 x 128 + 12 x 2 x 128^2
+        "pretrain": (250, 2_048_000),  # max_steps x 8,192
+        "midtrain": (124, 1_014_919),  # (2,000 x 51 + 7,473 x 95) / 0.8; / (8 x 1,024) = 123.9
+        "sft": (104, 845_483),  # (1,000 x 51 + 7,473 x 95) / 0.9; 103.2
+        "grpo": (160, 3_932_160),  # max_steps x 16 problems x 16 x 96
+    },
+    "d4": {
+        "parameters": 7_340_089,  # 5,242,880 + 2 x 4,096 x 256 + 2 x 12 x 2 + 9
+        "pretrain": (4_480, 146_800_640),  # 146,801,780 // 32,768
+        # (460,000 + 100,000 + 7,473 + 2 x 1,000) x 600 + 20,000 x 40 + 8,000 x 113 = 343,387,800, / 0.8
+        "midtrain": (26_199, 429_234_750),  # / (16 x 1,024) = 26,198.4
+        # (2,300 + 1,100 + 7,473 + 10,000 + 1,000) x 600 + 300 x 40 + 300 x 113 = 13,169,700, / 0.9
+        "sft": (894, 14_633_000),  # 893.1
+        "grpo": (467, 30_605_312),  # 7,473 // 16, x 16 x 16 x 256
+    },
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_by_hand(name):
+    planned = plan(**of_recipes(f"recipes/{name}"))
+    by_hand = dict(RECIPES[name])
+    assert planned.parameters.total == by_hand.pop("parameters")
+    assert {stage: (planned.stages[stage].steps, planned.stages[stage].tokens) for stage in by_hand} == by_hand
+    assert list(planned.stages) == ["tokenizer", *by_hand, "evaluate"]
+    assert ("midtrain: HuggingFaceTB/smol-smoltalk train has 460,000 rows" in planned.assumed) == (name == "d4")
+    text = render(planned, {})
+    if name == "demo":
+        assert "num_attention_heads: 4 = the recipe's" in text
+        assert "horizon: 2,048,000 tokens = max_steps 250 x 8,192 a step" in text
+    assert all(line in text.split("\nassumed, for the recipe does not say\n")[1] for line in planned.assumed)
+
+
+def test_what_a_recipe_does_not_say():
+    mine = [Part("mine train", 90), Part("theirs train"), Part("text train", share=0.25)]
+    stage, assumed = chat_stage("sft", mine, 8, max_length=None, epochs=2)
+    assert (stage.steps, stage.tokens) == (30, 144_000)  # 90 / 0.75 x 2 = 240 rows of 600
+    assert assumed[0] == "sft: theirs train is not counted, for the recipe does not say its rows"
+    stage, _ = chat_stage("sft", mine, 8, max_length=None, epochs=2, max_steps=10)
+    assert (stage.steps, stage.tokens) == (10, 48_000)
+    stage, _ = problem_stage(Part("theirs train"), 16, 16, 256)
+    assert (stage.steps, stage.tokens) == (None, None)
+    assert problem_stage(Part("theirs train", 100), 16, 8, 10, epochs=2)[0].steps == 12
+    assert counts.parameters(4, 4_096, "modern", heads=4).value_gates == 96  # 2 x 12 x 4
+
+
+def test_a_recipe_says_its_dials_itself(capsys):
+    assert run("recipes/d4", "--preset", "modern", recipe={"depth": 4}) == 2
+    assert "the recipes say preset" in capsys.readouterr().err
 
 
 def test_imports_nothing_heavy():

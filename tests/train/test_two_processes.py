@@ -19,6 +19,7 @@ from nanohf.data.sources import text_stream
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.optim import muon
 from nanohf.recipe import PretrainConfig, RecipeError
+from nanohf.runs import OPTIMIZER
 from nanohf.stages import tokenizer as tokenizer_stage
 from nanohf.tokenizer.train import encode_documents, token_bytes
 from nanohf.train.hardware import check_fsdp2, refuse_fsdp
@@ -34,6 +35,7 @@ RECIPE = {
     "max_steps": 8,
     "save_steps": 3,
     "eval_tokens": 1024,
+    "keep_optimizer": True,
 }
 DECAY = {"weight_decay": 0.1, "cautious": True}
 SETTINGS = {"ddp": DECAY | {"normuon": 0.9}, "fsdp2": DECAY}
@@ -96,6 +98,8 @@ def test_two_processes_are_one(runs, single, name, kind):
         assert found["losses"] == pytest.approx(one["losses"], abs=1e-5, rel=0)
         assert found["state"] == pytest.approx(one["state"] / 2, rel=0.05)
         assert found["resumed"] == found["losses"][10:]
+        assert found["named"] == pytest.approx(one["named"], rel=1e-3)
+        assert found["carried"]
         assert found["same"], "a resumed run ends with the weights of an uninterrupted one"
     assert sum(found["state"] for found in ranks) == one["state"]
     assert one["losses"][-1] < 0.7 * one["losses"][0]
@@ -120,6 +124,14 @@ def test_the_stage_under_fsdp2(runs):
     expected = load_file(whole / "model.safetensors")
     assert all(torch.equal(expected.pop(name), t) for name, t in weights.items())
     assert not expected
+    kept, expected = load_file(killed / OPTIMIZER), load_file(whole / OPTIMIZER)
+    assert all(torch.equal(expected.pop(name), t) for name, t in kept.items())
+    assert not expected
+    assert {name: t.shape for name, t in weights.items()} == {
+        name.removesuffix(f".{kind}"): t.shape
+        for name, t in kept.items()
+        if (kind := name.rpartition(".")[2]) in ("momentum", "exp_avg")
+    }
 
     tokenizer = AutoTokenizer.from_pretrained(killed)
     model = AutoModelForCausalLM.from_pretrained(killed)

@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState, DistributedType, PartialState
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim import muon
 from nanohf.optim.groups import build_optimizer
+from nanohf.optim.named_state import load_named_state, named_state
 from nanohf.stages import pretrain as stage
 from nanohf.train import pretraining
 
@@ -74,13 +75,20 @@ def train(folder: Path, passes: int = 1, **settings) -> dict:
     losses += steps(accelerator, model, optimizer, range(10, 20), passes)
     weights = accelerator.get_state_dict(model)
     own = state_elements(optimizer)
+    named = named_state(optimizer.optimizer, accelerator.unwrap_model(model))
 
     accelerator.free_memory()
     resumed, again = prepared(accelerator, **settings)
+    carried = named
+    if accelerator.distributed_type != DistributedType.FSDP:  # whose split parameters only pretraining has
+        load_named_state(again.optimizer, accelerator.unwrap_model(resumed), named)
+        carried = named_state(again.optimizer, accelerator.unwrap_model(resumed))
+    came_over = carried.keys() == named.keys() and all(torch.equal(t, named[name]) for name, t in carried.items())
     accelerator.load_state(str(folder / "state"))
     after = steps(accelerator, resumed, again, range(10, 20), passes)
     same = all(torch.equal(t, weights[name]) for name, t in accelerator.get_state_dict(resumed).items())
     found = {"losses": losses, "resumed": after, "same": same, "state": own, "type": str(accelerator.distributed_type)}
+    found |= {"named": {name: t.double().norm().item() for name, t in named.items()}, "carried": came_over}
     (folder / f"found-{accelerator.process_index}.json").write_text(json.dumps(found))
     return found
 
