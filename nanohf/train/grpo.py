@@ -112,7 +112,10 @@ def rollout_func(engine, args) -> Callable:
         sizes = {size for _, size in groups}
         distinct, samples = ([p for p, _ in groups], sizes.pop()) if len(sizes) == 1 else (prompts, 1)
         ids = [prompt_ids(engine.tokenizer, prompt) for prompt in distinct]
-        completions = engine.generate(ids, samples, args.max_completion_length, args.temperature, args.top_k, seed=seed)
+        with trainer.accelerator.autocast():  # once for all its passes; the trained model would cast in each of them
+            completions = engine.generate(
+                ids, samples, args.max_completion_length, args.temperature, args.top_k, seed=seed
+            )
         flat = [completion for group in completions for completion in group]
         return {
             "prompt_ids": [p for p in ids for _ in range(samples)],

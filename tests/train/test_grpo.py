@@ -6,15 +6,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from nanohf.data.problems import prompt_ids
+from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.rollout.engine import Engine
 from nanohf.train.clock import Clock
 from nanohf.train.grpo import PassAtK, ProblemTrainer, correct_answer, rollout_func
 from nanohf.train.lora import merged, with_lora
 
+ALONE = SimpleNamespace(process_index=0, autocast=nullcontext)
 QUESTIONS = ["Mia has 3 plums and 4 pears. How many are that?", "What is 2 times 8?", "How many legs have 5 dogs?"]
 
 
@@ -86,7 +90,7 @@ def test_one_step_is_nanochats_policy_gradient(model, tokenizer, tmp_path):
 
 def test_rollouts_answer_every_prompt_in_order(model, tokenizer):
     args = SimpleNamespace(seed=1, max_completion_length=8, temperature=1.0, top_k=50)
-    trainer = SimpleNamespace(state=SimpleNamespace(global_step=3), accelerator=SimpleNamespace(process_index=0))
+    trainer = SimpleNamespace(state=SimpleNamespace(global_step=3), accelerator=ALONE)
     prompts = [[{"role": "user", "content": q}] for q in QUESTIONS for _ in range(4)]
     rollout = rollout_func(Engine(model, tokenizer), args)
     first, second = rollout(prompts, trainer), rollout(prompts, trainer)
@@ -101,10 +105,27 @@ def test_rollouts_answer_every_prompt_in_order(model, tokenizer):
 
 def test_prompts_that_are_no_whole_groups(model, tokenizer):
     args = SimpleNamespace(seed=1, max_completion_length=4, temperature=1.0, top_k=50)
-    trainer = SimpleNamespace(state=SimpleNamespace(global_step=0), accelerator=SimpleNamespace(process_index=0))
+    trainer = SimpleNamespace(state=SimpleNamespace(global_step=0), accelerator=ALONE)
     prompts = [[{"role": "user", "content": QUESTIONS[i]}] for i in (0, 0, 1, 2, 2, 2)]
     result = rollout_func(Engine(model, tokenizer), args)(prompts, trainer)
     assert result["prompt_ids"] == [prompt_ids(tokenizer, p) for p in prompts]
+
+
+def test_rollouts_of_a_trained_model_are_in_the_precision_of_its_training(tokenizer):
+    """Matrices large enough to be packed in fp32 by the engine, in a model that the trainer made cast to bf16."""
+    model = NanoHFForCausalLM(NanoHFConfig.from_depth(4, len(tokenizer))).requires_grad_(False)
+    for p in model.parameters():
+        p.normal_(std=0.05)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    prompts = [[{"role": "user", "content": QUESTIONS[0]}]] * 8
+    engine, args = Engine(model, tokenizer), SimpleNamespace(seed=1, max_completion_length=8, temperature=1.0, top_k=50)
+    trainer = SimpleNamespace(state=SimpleNamespace(global_step=0), accelerator=accelerator)
+    before = rollout_func(engine, args)(prompts, trainer)
+    accelerator.prepare_model(model)
+    after = rollout_func(engine, args)(prompts, trainer)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert after["completion_ids"] == before["completion_ids"]
 
 
 @pytest.mark.parametrize(("said", "reward"), [("#### 7", 1.0), ("so #### 7.0", 1.0), ("7", 0.0), ("#### 71", 0.0)])
