@@ -217,6 +217,7 @@ class TestVLLM:
         if find_spec("vllm"):
             pytest.skip("it is installed here")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
         with pytest.raises(RecipeError, match="needs vLLM"):
             grpo.main(command(guesser, tmp_path / "run", use_vllm=True, bf16=False, use_cpu=True)[2:])
 
