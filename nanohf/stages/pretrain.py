@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     validation = list(islice(load("validation"), max(1, batches // accelerator.num_processes)))
     result = pretrain(
         accelerator,
-        compiled(model) if config.torch_compile else model,
+        compiled(model, accelerator.device) if config.torch_compile else model,
         build_optimizer(
             model,
             matrix_lr=config.matrix_lr,

@@ -67,10 +67,10 @@ def multiplies_bf16(device_type: str) -> str | None:
     return "AVX-512 BF16" if device_type == "cpu" and torch.cpu._is_avx512_bf16_supported() else None
 
 
-def compiled(model: torch.nn.Module) -> torch.nn.Module:
-    """torch.compile, or the model as it is where the machine has no compiler for it."""
+def compiled(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """torch.compile, or the model as it is where the machine has no compiler for the device it is going to run on."""
     try:
-        torch.compile(torch.neg)(torch.ones(2, device=model.device))
+        torch.compile(torch.neg)(torch.ones(2, device=device))
     except Exception as error:  # a missing compiler, header or Triton: each has an exception of its own
         say(f"torch_compile: not on this machine ({str(error).strip().splitlines()[0]}); training goes on without")
         return model

@@ -62,7 +62,7 @@ def test_without_a_compiler_the_model_is_not_compiled(monkeypatch, model, capsys
     monkeypatch.setenv("PATH", "/nowhere")
     torch._dynamo.reset()
     with torch._inductor.utils.fresh_cache():
-        assert compiled(model) is model
+        assert compiled(model, torch.device(CPU)) is model
     assert "not on this machine" in capsys.readouterr().out
 
 
