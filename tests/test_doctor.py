@@ -304,6 +304,12 @@ def test_quick_knows_memory_and_disk_of_the_stages_to_do(doctor):
     assert {r.status for r in results} == {"ok"}
 
 
+def test_memory_counts_what_the_preset_adds(doctor):
+    sizes = [resources.model_size(run_configs(f"pretrain.preset={preset}")) for preset in ("classic", "modern")]
+    classic, modern = (size.bytes.weights // 4 for size in sizes)
+    assert modern == classic + 1024 * 128 + 12 + 5  # values of every token, one head's gate, scalars
+
+
 def test_a_run_is_refused_only_for_want_of_several_times_the_memory(doctor, monkeypatch, capsys):
     """The demo's pretraining needs some 90 MB by the doctor's estimate."""
     monkeypatch.setattr(resources, "available_memory", lambda cuda: 4 * 10**6)

@@ -22,14 +22,15 @@ PROMPT_TOKENS = 256  # of a grpo row, beside the completion: an assumption
 
 @dataclass(frozen=True)
 class Size:
-    """The recipe's model: depth and vocabulary."""
+    """The recipe's model."""
 
     depth: int
     vocab_size: int
+    preset: str
 
     @property
     def bytes(self) -> Bytes:
-        return memory(parameters(self.depth, self.vocab_size))["total"]
+        return memory(parameters(self.depth, self.vocab_size, self.preset))["total"]
 
 
 def quick(configs: dict[str, tuple], todo: list[str]) -> list[Result]:
@@ -57,7 +58,8 @@ def model_size(configs: dict[str, tuple]) -> Size | None:
     """From the recipes; None if they hold no pretraining, so that the model comes from elsewhere."""
     if "tokenizer" not in configs or "pretrain" not in configs:
         return None
-    return Size(configs["pretrain"][0].depth, configs["tokenizer"][0].vocab_size)
+    pretrain = configs["pretrain"][0]
+    return Size(pretrain.depth, configs["tokenizer"][0].vocab_size, pretrain.preset)
 
 
 def memory_enough(stage: str, configs: tuple, size: Size, too_much: float = 1.0) -> Result:
