@@ -7,8 +7,9 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-STAGES = ("tokenizer", "pretrain", "midtrain", "sft", "grpo", "evaluate")
+from nanohf.plan.counts import PRESETS
 
+STAGES = ("tokenizer", "pretrain", "midtrain", "sft", "grpo", "evaluate")
 
 NOT_MIXTURES = {"chat_template_path", "completion_only_loss", "dataset_text_field", "dataset_kwargs", "truncation_mode"}
 NOT_MUONS = {"learning_rate", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"}
@@ -116,8 +117,11 @@ class PretrainConfig(Publish, TextSource, RunFolder):
         )  # fmt: skip
         if self.max_steps != -1 and self.max_steps < 1:
             problems.append(f"max_steps={self.max_steps} must be at least 1, or -1 for the horizon")
-        if self.preset not in ("classic", "modern"):
-            problems.append(f"preset={self.preset!r} must be classic or modern")
+        if self.preset not in PRESETS:
+            problems.append(f"preset={self.preset!r} must be {' or '.join(PRESETS)}")
+        heads, width = self.num_attention_heads, 64 * self.depth
+        if heads is not None and (heads < 1 or width % (2 * heads)):
+            problems.append(f"num_attention_heads={heads} must divide hidden_size={width:,} into an even head size")
         if not 0 <= self.warmdown_ratio <= 1:
             problems.append(f"warmdown_ratio={self.warmdown_ratio} must be between 0 and 1")
         if self.mixed_precision not in ("auto", "no", "bf16"):

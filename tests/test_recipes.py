@@ -94,6 +94,8 @@ def workspace(tmp_path, monkeypatch):
         (["--set", "grpo.skip_settled=1"], ["skip_settled=1.0", "from 0 to below 1"]),
         (["--set", "grpo.num_iterations=2"], ["save_steps=25", "multiple of 2", "Try 24"]),
         (["--set", "grpo.use_vllm=true"], ["use_vllm needs"]),
+        (["--set", "grpo.top_p=0.9", "--set", "grpo.min_p=0.1"], ["top_p, min_p", "temperature and top_k only"]),
+        (["--set", "pretrain.num_attention_heads=5"], ["num_attention_heads=5", "hidden_size=128"]),
         (["--set", "grpo.eval_every=0"], ["eval_every=0", "at least 1"]),
         (["--set", "grpo.dataset_config=nonsense"], ["nonsense", "problems"]),
         (["--set", "grpo.learning_rate=0.1"], ["learning_rate", "lr_scale"]),

@@ -57,7 +57,7 @@ class Engine:
         """`num_samples` completions of each prompt (token ids), the stop token included where one was reached.
 
         A row's tokens depend on its prompt, `seed` and its place among the rows, not on its neighbours' content.
-        temperature 0 is greedy. on_token(row, id, chosen) is called as tokens come, for streaming.
+        temperature 0 is greedy, top_k 0 is none. on_token(row, id, chosen) is called as tokens come, for streaming.
         """
         training = self.model.training
         self.model.eval()
@@ -174,7 +174,8 @@ def _sample(
     """One id a row from softmax(logits / temperature) over the top_k values, by inverting its distribution function."""
     if temperature == 0:
         return logits.argmax(-1)
-    values, ids = _top(logits, min(top_k, logits.shape[-1]))  # (rows, k), falling
+    vocab_size = logits.shape[-1]
+    values, ids = _top(logits, min(top_k or vocab_size, vocab_size))  # (rows, k), falling
     if cap is not None:
         values = cap * (values / cap).tanh()
     shares = (values / temperature).softmax(-1).cumsum(-1)

@@ -17,6 +17,10 @@ from nanohf.recipe import RecipeError, RunFolder, too_small
 
 from .progress import Speedometer, refuse_fsdp, say
 
+# Of GRPOConfig, what only transformers' generate or vLLM would heed.
+NOT_THE_ENGINES = (
+    "top_p", "min_p", "repetition_penalty", "generation_kwargs", "chat_template_kwargs", "cache_implementation",
+)  # fmt: skip
 TRAINER_STATE = "trainer_state.json"
 SHOWN = ("loss", "reward", "groups/all_wrong", "groups/all_right", "entropy", "mean_token_accuracy")  # in a step's line
 
@@ -123,6 +127,10 @@ class ProblemStage(PostTraining):
                 f"dataloader_num_workers={args.dataloader_num_workers} draws problems before the rewards are "
                 "known that skip_settled needs. Set it to 0."
             )
+        defaults = {f.name: f.default for f in fields(args)}
+        unheard = [name for name in NOT_THE_ENGINES if getattr(args, name) != defaults[name]]
+        if unheard and not args.use_vllm:
+            problems.append(f"{', '.join(unheard)}: the engine heeds temperature and top_k only; leave it out")
         if args.use_vllm and not torch.cuda.is_available():
             problems.append("use_vllm needs a CUDA GPU; without it the engine of nanohf generates, on any device")
         elif args.use_vllm and find_spec("vllm") is None:

@@ -116,6 +116,11 @@ def test_sampling_at_the_ends_of_the_dice():
     assert _sample(logits, torch.tensor([1.0 - 1e-7]), 1.0, 3).item() == 0
 
 
+def test_top_k_of_0_is_no_top_k():
+    logits, dice = torch.randn(64, 30), torch.rand(64)
+    assert torch.equal(_sample(logits, dice, 1.0, 0), _sample(logits, dice, 1.0, 30))
+
+
 def test_rows_stop_at_the_end_token_and_only_there(model, tokenizer, prompts):
     with torch.no_grad():
         model.lm_head.weight[tokenizer.eos_token_id] *= 3  # make the end token likely
