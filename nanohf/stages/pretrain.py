@@ -21,9 +21,9 @@ from nanohf.optim.groups import build_optimizer
 from nanohf.plan.flops import flops_per_token
 from nanohf.rollout.engine import complete
 from nanohf.tokenizer.train import encode_documents, token_bytes
-from nanohf.train.hardware import choose_precision, compiled, device_type, peak_flops
+from nanohf.train.hardware import check_fsdp2, choose_precision, compiled, device_type, peak_flops
 from nanohf.train.pretraining import build_model, derive_horizon, pretrain
-from nanohf.train.progress import check_fsdp2, say
+from nanohf.train.progress import say
 
 
 def main(argv: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the machine can do: its precision, its compiler, its peak."""
+"""What the machine can do: its precision, its compiler, its peak; and what cannot be spread over its processes."""
 
 import os
 import re
@@ -82,3 +82,22 @@ def peak_flops(device_name: str, precision: str) -> float | None:
     if precision != "bf16":
         return None
     return next((peak for name, peak in PEAK.items() if re.search(rf"\b{name}\b", device_name)), None)
+
+
+def refuse_fsdp(accelerator) -> None:
+    """For the stages whose saving and generating would have to gather sharded parameters first."""
+    if "FSDP" in str(accelerator.distributed_type):
+        raise RecipeError(
+            "FSDP is supported by the pretrain stage only, in version 2. Use accelerate_configs/ddp.yaml: every GPU "
+            "holds the whole model."
+        )
+
+
+def check_fsdp2(accelerator, config) -> None:
+    """For the pretrain stage: what of its recipe works without sharding only."""
+    if not accelerator.is_fsdp2:
+        refuse_fsdp(accelerator)
+    elif wanted := [key for key in ("torch_compile", "normuon") if getattr(config, key)]:
+        raise RecipeError(
+            f"FSDP does not go with {' and '.join(wanted)}. Switch it off or use accelerate_configs/ddp.yaml."
+        )

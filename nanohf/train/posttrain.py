@@ -15,7 +15,8 @@ from nanohf.data.chat import Source
 from nanohf.optim.groups import build_optimizer
 from nanohf.recipe import RecipeError, RunFolder, too_small
 
-from .progress import Speedometer, refuse_fsdp, say
+from .hardware import refuse_fsdp
+from .progress import Speedometer, say
 
 # Of GRPOConfig, what only transformers' generate or vLLM would heed.
 NOT_THE_ENGINES = (

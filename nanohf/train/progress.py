@@ -4,27 +4,6 @@ import os
 import time
 from contextlib import contextmanager
 
-from nanohf.recipe import RecipeError
-
-
-def refuse_fsdp(accelerator) -> None:
-    """For the stages whose saving and generating would have to gather sharded parameters first."""
-    if "FSDP" in str(accelerator.distributed_type):
-        raise RecipeError(
-            "FSDP is supported by the pretrain stage only, in version 2. Use accelerate_configs/ddp.yaml: every GPU "
-            "holds the whole model."
-        )
-
-
-def check_fsdp2(accelerator, config) -> None:
-    """For the pretrain stage: what of its recipe works without sharding only."""
-    if not accelerator.is_fsdp2:
-        refuse_fsdp(accelerator)
-    elif wanted := [key for key in ("torch_compile", "normuon") if getattr(config, key)]:
-        raise RecipeError(
-            f"FSDP does not go with {' and '.join(wanted)}. Switch it off or use accelerate_configs/ddp.yaml."
-        )
-
 
 def say(text: str) -> None:
     if int(os.environ.get("RANK", "0")) == 0:

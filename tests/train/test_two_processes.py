@@ -21,7 +21,7 @@ from nanohf.optim import muon
 from nanohf.recipe import PretrainConfig, RecipeError
 from nanohf.stages import tokenizer as tokenizer_stage
 from nanohf.tokenizer.train import encode_documents, token_bytes
-from nanohf.train.progress import check_fsdp2, refuse_fsdp
+from nanohf.train.hardware import check_fsdp2, refuse_fsdp
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
