@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from torch.distributed.tensor import DTensor
 
 from nanohf.data.loader import PackedLoader, furthest
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
@@ -206,6 +207,8 @@ def train_step(
             accelerator.backward(loss)
         total += loss.detach()
     norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
+    if isinstance(norm, DTensor):  # under FSDP2
+        norm = norm.full_tensor()
     mine = torch.stack([total, norm.to(total), *torch.tensor(wishes()).to(total)])
     loss, norm, *wished = accelerator.reduce(mine, "mean").tolist()
     if math.isfinite(loss) and math.isfinite(norm):

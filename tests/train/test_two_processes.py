@@ -135,7 +135,7 @@ def test_the_stage_under_fsdp2(runs):
 
 @pytest.mark.parametrize("key", ["torch_compile", "normuon"])
 def test_what_fsdp2_cannot_do_is_said(key):
-    config = PretrainConfig(**{key: 1})
+    config = PretrainConfig(**{"torch_compile": False, key: 1})
     check_fsdp2(Accelerator(cpu=True), config)
     with pytest.raises(RecipeError, match=f"does not go with {key}"):
         check_fsdp2(SimpleNamespace(is_fsdp2=True), config)

@@ -52,7 +52,7 @@ def prepared(accelerator, **settings):
 
 def steps(accelerator, model, optimizer, numbers: range, passes: int) -> list[float]:
     batches = rows(accelerator, numbers, passes)
-    return [pretraining.train_step(accelerator, model, optimizer, batches, passes, 1.0) for _ in numbers]
+    return [pretraining.train_step(accelerator, model, optimizer, batches, passes, 1.0)[0] for _ in numbers]
 
 
 def state_elements(optimizer) -> int:
