@@ -39,10 +39,21 @@ def test_the_sizes_are_those_the_recipes_speak_of(name):
     (tok,) = recipe.load("tokenizer", ["--config", str(ROOT / f"recipes/{name}/tokenizer.yaml")])
     (pre,) = recipe.load("pretrain", ["--config", str(ROOT / f"recipes/{name}/pretrain.yaml")])
     total = {
-        "demo": 655_360, "d1": 1_622_016, "d2": 917_504, "d3": 6_045_696,
-        "d4": 5_242_880, "d12": 135_266_304, "d20": 560_988_160,
+        "demo": 655_360, "d1": 2_408_463, "d2": 1_179_665, "d3": 10_764_343,
+        "d4": 7_340_089, "d12": 135_266_304, "d20": 560_988_160,
     }  # fmt: skip
-    assert parameters(pre.depth, tok.vocab_size).total == total[name]
+    assert parameters(pre.depth, tok.vocab_size, pre.preset).total == total[name]
+    if name != "demo":
+        row = next(line for line in (ROOT / "README.md").read_text().splitlines() if f"`recipes/{name}` |" in line)
+        assert f"| {total[name]:,} | {tok.vocab_size:,} |" in row
+
+
+@pytest.mark.parametrize("name", ["demo", "d1", "d2", "d3", "d4", "d12", "d20"])
+def test_text_is_scored_in_rows_as_long_as_pretrainings(name):
+    folder = ROOT / "recipes" / name
+    (pre,) = recipe.load("pretrain", ["--config", str(folder / "pretrain.yaml")])
+    (evaluate,) = recipe.load("evaluate", ["--config", str(folder / "evaluate.yaml")])
+    assert evaluate.max_length == pre.max_length
 
 
 SFT = """

@@ -76,6 +76,6 @@ def modern_parts(depth: int, vocab_size: int) -> dict[str, int]:
 
 
 def closed_formula(depth: int, vocab_size: int) -> int:
-    """2·V·C + 12·depth·C²: the total of `classic` by the source document's formula, the check on `parameters`."""
+    """2·V·C + 12·depth·C²: the total of `classic` in one formula, the check on `parameters`."""
     width = hidden_size(depth)
     return 2 * vocab_size * width + 12 * depth * width**2

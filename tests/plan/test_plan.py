@@ -58,7 +58,7 @@ def test_heads_where_the_formula_does_not_divide():
 def test_horizon_and_shards():
     assert horizon.horizon_tokens(5_242_880) == 104_857_600
     assert horizon.horizon_tokens(5_242_880, 8) == 41_943_040
-    # the source document's example: 5M parameters, 100M tokens, 480M characters, 2 shards
+    # 5M parameters, 100M tokens, 480M characters, 2 shards
     assert horizon.horizon_tokens(5_000_000) == 100_000_000
     assert horizon.characters(100_000_000) == 480_000_000
     assert horizon.shards(480_000_000) == 2
