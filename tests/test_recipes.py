@@ -214,6 +214,7 @@ def test_accelerate_takes_every_launch_config(path):
 
     config = load_config_from_file(str(path))
     assert config.num_processes >= config.num_machines >= 1
+    assert not config.mixed_precision, "the recipe says in which precision; a launcher's would overrule it"
     assert str(config.distributed_type.value) == yaml.safe_load(path.read_text())["distributed_type"]
 
 

@@ -1,6 +1,5 @@
 """The cheap part: is there memory and disk enough? Formulas only, no model and no data."""
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,15 +90,10 @@ def memory_enough(stage: str, configs: tuple, size: Size, too_much: float = 1.0)
 
 def available_memory(cuda: bool) -> int:
     """Bytes free now: the GPU's, or the machine's."""
-    if cuda:
-        import torch
+    import psutil
+    import torch
 
-        return torch.cuda.mem_get_info()[0]
-    try:
-        import psutil
-    except ImportError:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return psutil.virtual_memory().available
+    return torch.cuda.mem_get_info()[0] if cuda else psutil.virtual_memory().available
 
 
 def disk_enough(configs: dict[str, tuple], size: Size, todo: list[str]) -> Result:

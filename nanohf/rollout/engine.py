@@ -165,7 +165,7 @@ def _closed_up(left: list[int]) -> list[int]:
 
 def _dice(seed: int, row: int, count: int) -> torch.Tensor:
     """The row's own uniform numbers, one a token: what it draws does not depend on which other rows are there."""
-    return torch.rand(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + row))
+    return torch.rand(count, generator=torch.Generator().manual_seed((seed * 1_000_003 + row) % 2**63))
 
 
 def _sample(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from nanohf.rollout.engine import Engine, _sample
+from nanohf.rollout.engine import Engine, _dice, _sample
 
 
 @pytest.fixture
@@ -114,6 +114,10 @@ def test_sampling_at_the_ends_of_the_dice():
     logits = torch.tensor([[0.0, 1.0, 2.0]])
     assert _sample(logits, torch.tensor([0.0]), 1.0, 3).item() == 2
     assert _sample(logits, torch.tensor([1.0 - 1e-7]), 1.0, 3).item() == 0
+
+
+def test_seeds_of_any_size():
+    assert not torch.equal(_dice(10**18, 0, 8), _dice(10**18, 1, 8))
 
 
 def test_top_k_of_0_is_no_top_k():
