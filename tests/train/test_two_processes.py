@@ -36,6 +36,7 @@ RECIPE = {
     "save_steps": 3,
     "eval_tokens": 1024,
     "keep_optimizer": True,
+    "mixed_precision": "no",
 }
 DECAY = {"weight_decay": 0.1, "cautious": True}
 SETTINGS = {"ddp": DECAY | {"normuon": 0.9}, "fsdp2": DECAY}
