@@ -25,7 +25,6 @@ from nanohf.optim.muon import MuonAdamW
 from nanohf.optim.schedule import lr_factor, muon_momentum
 from nanohf.tokenizer.train import encode_documents, token_bytes, train_tokenizer
 
-FULL = {"layer_types": ["full_attention"] * 4, "sliding_window": None}
 WINDOWS = {"layer_types": ["sliding_attention"] * 3 + ["full_attention"], "sliding_window": 128}
 THETA = {"rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0}}
 ARMS = {
@@ -36,8 +35,8 @@ ARMS = {
     "query_key_scale": {"query_key_scale": 1.2},
     "rope_theta": THETA,
     "windows": WINDOWS,
-    "modern": {"preset": "modern"} | FULL,
-    "modern+windows": {"preset": "modern"} | WINDOWS,
+    "modern": {"preset": "modern"},
+    "everything but windows": {"preset": "modern", "backout": True, "query_key_scale": 1.2} | THETA,
 }
 
 

@@ -75,7 +75,9 @@ class TokenizerConfig(Publish, TextSource, RunFolder):
 class PretrainConfig(Publish, TextSource, RunFolder):
     tokenizer: str = field(default="tokenizer", metadata={"help": "a stage of the run, a folder or a Hub id"})
     depth: int = field(default=20, metadata={"help": "the dial: layers; hidden_size is 64 times it"})
-    preset: str = field(default="classic", metadata={"help": "classic (nanochat of 2025-11) or modern (2026-07)"})
+    preset: str = field(
+        default="classic", metadata={"help": "classic (nanochat of 2025-11) or modern (some of 2026-07)"}
+    )
     num_attention_heads: int | None = field(default=None, metadata={"help": "default: one for each 128 channels"})
     max_length: int = field(default=2048, metadata={"help": "tokens of a row"})
     per_device_train_batch_size: int = field(default=8, metadata={"help": "rows of one forward pass"})

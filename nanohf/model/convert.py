@@ -1,6 +1,6 @@
 """Carries a model folder between nanohf and transformers' own NanoChatForCausalLM, which needs no remote code.
 
-    nanohf convert runs/d4/sft out/d4-nanochat      # for servers that run no remote code
+    nanohf convert runs/demo/sft out/demo-nanochat      # for servers that run no remote code
     nanohf convert some/nanochat-d32 runs/d32/base
 
 The two are one architecture with the same weight names, so weights are carried bit by bit and in their own dtype. The

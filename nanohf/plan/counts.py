@@ -71,7 +71,7 @@ def modern_parts(depth: int, vocab_size: int, heads: int) -> dict[str, int]:
     return {
         "value_embeddings": layers * vocab_size * hidden_size(depth),
         "value_gates": layers * 12 * heads,
-        "scalars": 2 * depth + 1,  # of the residual and of the embedding in each layer; one share to take out again
+        "scalars": 2 * depth,  # of the residual and of the embedding in each layer
     }
 
 

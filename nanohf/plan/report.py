@@ -118,7 +118,7 @@ def parameter_lines(plan: Plan) -> list[str]:
         rows += [
             ("value embeddings", p.value_embeddings, f"{layers} x {v} x {c}"),
             ("value gates", p.value_gates, f"{layers} x 12 x {plan.num_attention_heads}"),
-            ("scalars", p.scalars, f"2 x {d} + 1"),
+            ("scalars", p.scalars, f"2 x {d}"),
             ("total", p.total, "the sum of these"),
             ("scaling", p.scaling, "attention + mlp + value gates + lm_head"),
         ]

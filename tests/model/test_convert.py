@@ -188,7 +188,9 @@ def test_command(folder, tmp_path, capsys):
 
 
 def test_the_modern_preset_is_refused_by_the_names_of_what_it_has(tmp_path):
-    NanoHFForCausalLM(NanoHFConfig.from_depth(2, 64, preset="modern")).save_pretrained(tmp_path / "modern")
+    windows = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8}
+    config = NanoHFConfig.from_depth(2, 64, preset="modern", backout=True, query_key_scale=1.2, **windows)
+    NanoHFForCausalLM(config).save_pretrained(tmp_path / "modern")
     with pytest.raises(ValueError, match=r"value_embeddings=True.*residual_scalars.*backout.*1\.2.*sliding_window"):
         to_nanochat(tmp_path / "modern", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -113,8 +113,9 @@ def test_a_copy_saved_after_a_hub_load_does_not_depend_on_that_repository(tmp_pa
 
 
 @pytest.mark.parametrize("make", [direct, from_config, meta_device, from_nothing])
-def test_initialisation_of_the_modern_preset(make, tmp_path, monkeypatch):
+def test_initialisation_of_what_modern_and_backout_add(make, tmp_path, monkeypatch):
     monkeypatch.setitem(CONFIG, "preset", "modern")
+    monkeypatch.setitem(CONFIG, "backout", True)
     monkeypatch.setitem(CONFIG, "depth", 4)
     torch.manual_seed(0)
     model = make(tmp_path).model

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -18,14 +17,21 @@ V, SEQ = 128, 32
 LOWEST = torch.finfo(torch.float32).min
 
 
-@pytest.fixture(params=["classic", "modern"])
+@pytest.fixture(params=["classic", "everything"])
 def small_model(request, small_model):
-    """Every test for both presets; the window is short enough to be felt."""
-    window = {"preset": "modern", "sliding_window": 8} if request.param == "modern" else {}
-    return partial(small_model, **window)
+    """Every test for the classic preset and for all that a config can add; the window is short enough to be felt."""
+    if request.param == "classic":
+        return small_model
+
+    def make(depth: int = 2, **fields):
+        types = ["sliding_attention"] * (depth - 1) + ["full_attention"]
+        added = {"preset": "modern", "backout": True, "query_key_scale": 1.2, "layer_types": types, "sliding_window": 8}
+        return small_model(depth, **(added | fields))
+
+    return make
 
 
-def is_modern(model) -> bool:
+def has_value_embeddings(model) -> bool:
     return model.config.value_embeddings
 
 
@@ -200,7 +206,7 @@ def test_inputs_embeds(small_model):
     model = small_model()
     ids = torch.randint(V, (2, SEQ))
     embeds = model.get_input_embeddings()(ids)
-    if is_modern(model):
+    if has_value_embeddings(model):
         with pytest.raises(ValueError, match="value embeddings"):
             model(inputs_embeds=embeds)
         return
@@ -390,7 +396,7 @@ def test_lora_on_all_linear_layers(small_model, tmp_path):
     torch.manual_seed(5)
     tuned = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     adapted = {name.partition(".lora_A")[0].rpartition(".")[2] for name, _ in tuned.named_modules() if "lora_A" in name}
-    gate = {"value_gate"} if is_modern(model) else set()
+    gate = {"value_gate"} if has_value_embeddings(model) else set()
     assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"} | gate  # block matrices, not the head
 
     tuned(input_ids=ids, labels=ids).loss.backward()
