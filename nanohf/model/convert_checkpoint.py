@@ -2,9 +2,9 @@
 
     nanohf convert ~/.cache/nanochat/chatsft_checkpoints/d20 runs/d20/nanochat
 
-nanochat's architecture of 2025-11 is nanohf's classic preset and that of 2026-07, without its smear, is one that our config can say, so
-weights are carried bit by bit; all else is refused by name. The result is accepted if its logits are those of
-`nanochat_logits`, nanochat's forward in plain torch.
+nanochat's architecture of 2025-11 is nanohf's classic preset, and that of 2026-07, without its smear, our config can say
+too; so weights are carried bit by bit, and all else is refused by name. The result is accepted if its logits are those
+of `nanochat_logits`, nanochat's forward in plain torch.
 """
 
 import json
