@@ -2,7 +2,7 @@
 
     nanohf convert ~/.cache/nanochat/chatsft_checkpoints/d20 runs/d20/nanochat
 
-nanochat's architecture of 2025-11 is nanohf's classic preset, and that of 2026-07, without its smear, our config can say
+nanochat's architecture of 2025-11 is nanohf's classic preset, and that of 2026-07, without smear, our config can say
 too; so weights are carried bit by bit, and all else is refused by name. The result is accepted if its logits are those
 of `nanochat_logits`, nanochat's forward in plain torch.
 """
