@@ -11,7 +11,7 @@ from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim import muon
 from nanohf.optim.groups import build_groups, build_optimizer
 from nanohf.optim.muon import MuonAdamW, orthogonalize
-from nanohf.optim.schedule import batch_factor, lr_factor, muon_momentum
+from nanohf.optim.schedule import lr_factor, muon_momentum
 
 SHAPES = [(8, 8), (16, 64), (64, 16), (48, 40), (1, 12), (12, 1), (128, 128)]
 DTYPES = [torch.float32, torch.bfloat16]
@@ -440,11 +440,3 @@ def test_every_step_of_a_run_learns(steps, warmdown, warmup):
 def test_muon_momentum():
     assert [muon_momentum(step) for step in (0, 150, 300, 10_000)] == pytest.approx([0.85, 0.90, 0.95, 0.95])
     assert muon_momentum(5, ramp=10) == pytest.approx(0.90)
-
-
-def test_batch_factor():
-    assert batch_factor(4096, 2_050_000) == 1.0, "not fitted yet"
-    assert batch_factor(2**19, 1_320_000_000, 0.5) == batch_factor(2**21, 1_320_000_000, 0.5) == 1.0
-    assert batch_factor(2**17, 1_320_000_000, 0.5) == pytest.approx(0.5)
-    assert batch_factor(4096, 2_050_000, 0.5) == pytest.approx(0.3045, rel=0.01)  # best: 44,200 tokens
-    assert batch_factor(4096, 2_050_000, 0.25) == pytest.approx(0.3045**0.5, rel=0.01)
