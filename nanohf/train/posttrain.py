@@ -17,6 +17,7 @@ from nanohf.optim.groups import build_optimizer
 from nanohf.recipe import RecipeError, RunFolder, too_small
 
 from .hardware import refuse_fsdp
+from .hardware import use_onednn
 from .progress import Speedometer, say
 
 # Of GRPOConfig, what only transformers' generate or vLLM would heed.
@@ -167,6 +168,7 @@ def train(trainer: Trainer) -> dict:
 
     Returns minutes, tokens and tokens/s of this process's work: a resumed stage counts from where it went on.
     """
+    use_onednn()  # TRL keeps the head in fp32
     newest = newest_checkpoint(Path(trainer.args.output_dir))
     started = time.perf_counter()
     if newest and (state := TrainerState.load_from_json(str(newest / TRAINER_STATE))).global_step >= state.max_steps:
