@@ -16,8 +16,7 @@ from nanohf.data.chat import Source
 from nanohf.optim.groups import build_optimizer
 from nanohf.recipe import RecipeError, RunFolder, too_small
 
-from .hardware import refuse_fsdp
-from .hardware import use_onednn
+from .hardware import refuse_fsdp, use_onednn
 from .progress import Speedometer, say
 
 # Of GRPOConfig, what only transformers' generate or vLLM would heed.
