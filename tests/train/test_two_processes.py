@@ -11,6 +11,7 @@ import pytest
 import torch
 import two_processes
 from accelerate import Accelerator, DistributedType
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -87,6 +88,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture
 def single(tmp_path, monkeypatch):
     monkeypatch.setattr(muon, "_working_dtype", muon._working_dtype)  # train changes it
+    AcceleratorState._reset_state(reset_partial_state=True)  # another test's precision would stay
     return lambda **settings: two_processes.train(tmp_path, **settings)
 
 
