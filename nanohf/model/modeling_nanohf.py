@@ -155,10 +155,7 @@ class NanoHFAttention(nn.Module):
         value = value.transpose(1, 2)
 
         eps = self.config.rms_norm_eps
-        query, key = (
-            rms_norm(rotate(query, *position_embeddings), eps),
-            rms_norm(rotate(key, *position_embeddings), eps),
-        )
+        query, key = [rms_norm(rotate(x, *position_embeddings), eps) for x in (query, key)]
         if (scale := self.config.query_key_scale) != 1.0:
             query, key = query * scale, key * scale
         # Under autocast cos and sin are fp32 and would make queries and keys, and so the cache, fp32 as well.

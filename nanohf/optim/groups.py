@@ -6,7 +6,7 @@ import torch
 
 from .muon import MuonAdamW
 
-SCALAR_LR = 0.005
+SCALAR_LR = 0.005  # nanochat's of 2026-07 for the residual's scales, at any width
 
 
 def build_groups(
@@ -22,8 +22,9 @@ def build_groups(
 ) -> list[dict]:
     """Groups for `MuonAdamW`: block matrices by Muon; embedding, head and everything else by AdamW.
 
-    The values are nanochat's of 2025-11. AdamW learning rates were tuned at width 768 and go with (C/768)^−0.5; all
-    learning rates are multiplied by lr_scale. Parameters that need no gradient are left out (LoRA trains few).
+    The values are nanochat's of 2025-11; value embeddings have half the embedding's rate, as there in 2026-07. AdamW
+    learning rates were tuned at width 768 and go with (C/768)^−0.5; all learning rates are multiplied by lr_scale.
+    Parameters that need no gradient are left out (LoRA trains few).
     """
     width = (hidden_size / 768) ** -0.5
     adamw = {"kind": "adamw", "betas": (0.8, 0.95), "eps": 1e-10, "weight_decay": 0.0}
