@@ -1,10 +1,11 @@
-"""What each piece of the modern preset, and our optimizer, is worth: bits per byte after equal tokens, on real text.
+"""What each piece of model, optimizer and settings is worth: bits per byte after equal tokens, on real text.
 
     python benchmarks/ablation.py --dataset FOLDER_OR_HUB_ID [--arms classic modern] [--seeds 0 1 2] [--tokens 2048000]
-    python benchmarks/ablation.py --dataset FOLDER_OR_HUB_ID --arms torch.Muon=0.02 AdamW=0.004  # rates of matrices
+    python benchmarks/ablation.py --dataset FOLDER_OR_HUB_ID --arms modern,matrix_lr=0.03 modern,torch.Muon=0.02
 
-Every arm of a seed sees the same rows in the same order. bf16 where the CPU has it. A finished run is a line in --out,
-and is not run again.
+An arm is words with commas between: pieces of the model (PIECES), settings of `build_groups`, warmdown; torch.Muon or
+AdamW at a rate take the block matrices from our optimizer. Every arm of a seed sees the same rows in the same order.
+bf16 where the CPU has it, compiled. A finished run is a line in --out, and is not run again.
 """
 
 import argparse
@@ -25,9 +26,10 @@ from nanohf.optim.muon import MuonAdamW
 from nanohf.optim.schedule import lr_factor, muon_momentum
 from nanohf.tokenizer.train import encode_documents, token_bytes, train_tokenizer
 
+PASS = 8 * 512  # tokens of one forward pass
 WINDOWS = {"layer_types": ["sliding_attention"] * 3 + ["full_attention"], "sliding_window": 128}
 THETA = {"rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0}}
-ARMS = {
+PIECES = {
     "classic": {},
     "value_embeddings": {"value_embeddings": True},
     "residual_scalars": {"residual_scalars": True},
@@ -43,7 +45,7 @@ ARMS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--dataset", required=True)
-    parser.add_argument("--arms", nargs="+", default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", default=list(PIECES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=2_048_000)
@@ -67,24 +69,27 @@ def main() -> None:
 
 
 def run(arm: str, seed: int, args, tokenizer, validation) -> dict:
+    pieces, settings = parse(arm)
+    warmdown = settings.pop("warmdown", 0.2)
     torch.manual_seed(seed)
-    model = NanoHFForCausalLM(NanoHFConfig.from_depth(args.depth, len(tokenizer), **ARMS.get(arm, {}))).train()
-    optimizers = optimizers_of(arm, model)
+    model = NanoHFForCausalLM(NanoHFConfig.from_depth(args.depth, len(tokenizer), **pieces)).train()
+    optimizers = build_optimizers(model, settings)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     base = [group["lr"] for group in groups]
-    loader = islice(open_loader(args, tokenizer, "train"), seed * args.tokens // 4096, None)
+    loader = islice(open_loader(args, tokenizer, "train"), seed * args.tokens // PASS, None)
     bytes_of_token = torch.tensor(token_bytes(tokenizer))
-    steps, passes = args.tokens // args.batch_tokens, args.batch_tokens // 4096
+    compiled = torch.compile(model, dynamic=False)
+    steps, passes = args.tokens // args.batch_tokens, args.batch_tokens // PASS
     curve, started, cpu = {}, time.perf_counter(), time.process_time()
     for step in range(steps):
         for group, lr in zip(groups, base, strict=True):
-            group["lr"] = lr * lr_factor(step, steps)
+            group["lr"] = lr * lr_factor(step, steps, warmdown=warmdown)
             if "momentum" in group:
                 group["momentum"] = muon_momentum(step)
         for _ in range(passes):
             ids = next(loader)
             with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
-                loss = model(input_ids=ids, labels=ids, use_cache=False).loss / passes
+                loss = compiled(input_ids=ids, labels=ids, use_cache=False).loss / passes
             loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -103,17 +108,28 @@ def run(arm: str, seed: int, args, tokenizer, validation) -> dict:
     }
 
 
-def optimizers_of(arm: str, model) -> list[torch.optim.Optimizer]:
-    """Ours, or torch's for the block matrices at the rate that the arm names, with ours for the rest."""
-    name, _, lr = arm.partition("=")
-    if not lr:
-        return [build_optimizer(model)]
-    groups = build_groups(model.named_parameters(), model.config.hidden_size)
+def parse(arm: str) -> tuple[dict, dict]:
+    """Fields of the model's config, and settings of its training."""
+    pieces, settings = {}, {}
+    for word in arm.split(","):
+        name, _, value = word.partition("=")
+        pieces |= {} if value else PIECES[name]
+        settings |= {name: float(value)} if value else {}
+    return pieces, settings
+
+
+def build_optimizers(model, settings: dict) -> list[torch.optim.Optimizer]:
+    """Ours, or torch's for the block matrices at the rate given, with ours for the rest."""
+    rates = {name: settings.pop(name) for name in ("torch.Muon", "AdamW") if name in settings}
+    if not rates:
+        return [build_optimizer(model, **settings)]
+    ((name, lr),) = rates.items()
+    groups = build_groups(model.named_parameters(), model.config.hidden_size, **settings)
     matrices = next(group for group in groups if group["kind"] == "muon")["params"]
     rest = MuonAdamW([group for group in groups if group["kind"] != "muon"])
     if name == "torch.Muon":
-        return [torch.optim.Muon(matrices, lr=float(lr), weight_decay=0.0), rest]
-    return [torch.optim.AdamW(matrices, lr=float(lr), betas=(0.9, 0.95), weight_decay=0.0), rest]
+        return [torch.optim.Muon(matrices, lr=lr, weight_decay=0.0), rest]
+    return [torch.optim.AdamW(matrices, lr=lr, betas=(0.9, 0.95), weight_decay=0.0), rest]
 
 
 def open_loader(args, tokenizer, split: str) -> PackedLoader:

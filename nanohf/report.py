@@ -31,21 +31,23 @@ def write_report(run_dir: Path) -> str:
 
 
 def cost_table(records: dict[str, dict], results: dict | None) -> list[str]:
-    rows = ["| stage | minutes | tokens | tokens/s | metric | before | after |", "|---|--:|--:|--:|---|--:|--:|"]
+    rows = ["| stage | minutes | peak memory | tokens | tokens/s | metric | before | after |"]
+    rows += ["|---|--:|--:|--:|--:|---|--:|--:|"]
     total = 0.0
     for stage, r in records.items():
         total += r["minutes"]
         amount = f"{r['tokens']:,}" if "tokens" in r else f"{r['characters']:,} characters"
         speed = f"{r['tokens_per_second']:,.0f}" if "tokens_per_second" in r else ""
+        memory = f"{r['peak_memory'] / 2**20:,.0f} MiB" if "peak_memory" in r else ""
         resumed = " (since resumed)" if r.get("resumed") else ""
         rows.append(
-            f"| {stage} | {r['minutes']:.1f}{resumed} | {amount} | {speed} | {r['metric']} "
+            f"| {stage} | {r['minutes']:.1f}{resumed} | {memory} | {amount} | {speed} | {r['metric']} "
             f"| {figure(r['metric'], r['before'])} | {figure(r['metric'], r['after'])} |"
         )
     if results:
         total += results["minutes"]
-        rows.append(f"| evaluate | {results['minutes']:.1f} | | | | | |")
-    return [*rows, f"| all | {total:.1f} | | | | | |"]
+        rows.append(f"| evaluate | {results['minutes']:.1f} | | | | | | |")
+    return [*rows, f"| all | {total:.1f} | | | | | | |"]
 
 
 def time_table(grpo: dict) -> list[str]:

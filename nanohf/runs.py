@@ -68,7 +68,8 @@ def claim(run_dir: str | Path, stage: str, recipe: dict) -> Path:
 def finish(run_dir: str | Path, stage: str, record: dict, write: Callable[[Path], None]) -> Path:
     """Has `write(folder)` fill a temporary folder, adds stage.json, renames it to run_dir/stage, adds to the ledger.
 
-    record: minutes, tokens, tokens_per_second, depth, vocab_size, parameters, device, metric, before, after, recipe.
+    record: minutes, peak_memory (bytes), tokens, tokens_per_second, depth, vocab_size, parameters, device, metric,
+    before, after, recipe.
     Checkpoints of the stage are removed last: killed at any point, the stage is either done or goes on.
     """
     final, partial = Path(run_dir) / stage, Path(run_dir) / f".{stage}.partial"

@@ -37,6 +37,8 @@ def test_it_leaves_every_stage_and_a_report(finished):
     assert report in output
     for words in ("| stage | minutes |", "| grpo |", "pass@1", "assistant: ", "nanohf chat runs/demo"):
         assert words in report
+    costs = [line for line in report.splitlines() if line.endswith(" |") and " MiB | " in line]
+    assert [line.split(" | ")[0] for line in costs] == ["| tokenizer", "| pretrain", "| midtrain", "| sft", "| grpo"]
     assert not list(run.glob(".*.partial"))
     assert not any((run / "checkpoints").iterdir())
     stages = [json.loads(line)["stage"] for line in (run / "ledger.jsonl").read_text().splitlines()]

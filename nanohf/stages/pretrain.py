@@ -23,7 +23,15 @@ from nanohf.plan.flops import flops_per_token
 from nanohf.rollout.engine import complete
 from nanohf.tokenizer.train import encode_documents, token_bytes
 from nanohf.train.carry import save_moments
-from nanohf.train.hardware import check_fsdp2, choose_precision, compiled, device_type, peak_flops, use_onednn
+from nanohf.train.hardware import (
+    check_fsdp2,
+    choose_precision,
+    compiled,
+    device_type,
+    peak_flops,
+    peak_memory,
+    use_onednn,
+)
 from nanohf.train.pretraining import build_model, derive_horizon, pretrain
 from nanohf.train.progress import say
 
@@ -80,6 +88,7 @@ def main(argv: list[str]) -> None:
             "vocab_size": len(tokenizer),
             "parameters": parameters,
             "device": accelerator.device.type,
+            "peak_memory": peak_memory(accelerator.device.type),
             "mixed_precision": accelerator.mixed_precision,
             "metric": "bits per byte",
             "before": result["before"]["bpb"],

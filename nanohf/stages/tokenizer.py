@@ -13,6 +13,7 @@ from nanohf import recipe, runs
 from nanohf.data.sources import text_stream
 from nanohf.hub.push import publish
 from nanohf.tokenizer.train import capped, measure, train_tokenizer
+from nanohf.train.hardware import peak_memory
 from nanohf.train.progress import say
 
 
@@ -38,6 +39,7 @@ def main(argv: list[str]) -> None:
     record = {
         "minutes": (time.perf_counter() - started) / 60,
         "characters": counted.chars,
+        "peak_memory": peak_memory("cpu"),
         "vocab_size": config.vocab_size,
         "metric": "characters a token",
         "before": 1.0,

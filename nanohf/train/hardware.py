@@ -2,6 +2,8 @@
 
 import os
 import re
+import resource
+from pathlib import Path
 
 import torch
 from accelerate.utils import parse_flag_from_env
@@ -94,6 +96,16 @@ def peak_flops(device_name: str, precision: str) -> float | None:
     if precision != "bf16":
         return None
     return next((peak for name, peak in PEAK.items() if re.search(rf"\b{name}\b", device_name)), None)
+
+
+def peak_memory(device_type: str) -> int:
+    """The most bytes this process held: of the GPU as torch allocated them, else resident, libraries included."""
+    if device_type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would begin with what the parent process had
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text()).group(1))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of macOS, in bytes
 
 
 def refuse_fsdp(accelerator) -> None:

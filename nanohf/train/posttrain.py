@@ -16,7 +16,7 @@ from nanohf.data.chat import Source
 from nanohf.optim.groups import build_optimizer
 from nanohf.recipe import RecipeError, RunFolder, too_small
 
-from .hardware import refuse_fsdp, use_onednn
+from .hardware import peak_memory, refuse_fsdp, use_onednn
 from .progress import Speedometer, say
 
 # Of GRPOConfig, what only transformers' generate or vLLM would heed.
@@ -238,6 +238,7 @@ def record_of(trainer: Trainer) -> dict:
         "vocab_size": config.vocab_size,
         "parameters": trainer.model.num_parameters(),
         "device": trainer.accelerator.device.type,
+        "peak_memory": peak_memory(trainer.accelerator.device.type),
     }
 
 
