@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(PIECES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--vocab-size", type=int, default=4096)
     parser.add_argument("--tokens", type=int, default=2_048_000)
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=2)
@@ -56,12 +57,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
 
     texts = (row["text"] for row in islice(text_stream(args.dataset, "train"), 20_000))
-    tokenizer = train_tokenizer(texts, 4096)
+    tokenizer = train_tokenizer(texts, args.vocab_size)
     validation = list(islice(open_loader(args, tokenizer, "validation"), 64))
     for seed in args.seeds:
         for arm in args.arms:
-            if not is_done(args.out, arm, seed, args):
-                line = {"arm": arm, "seed": seed, "tokens": args.tokens, "batch_tokens": args.batch_tokens}
+            line = {name: getattr(args, name) for name in ("depth", "vocab_size", "tokens", "batch_tokens")}
+            line |= {"arm": arm, "seed": seed}
+            if not is_done(args.out, line):
                 line |= run(arm, seed, args, tokenizer, validation)
                 with args.out.open("a") as file:
                     file.write(json.dumps(line) + "\n")
@@ -136,10 +138,9 @@ def open_loader(args, tokenizer, split: str) -> PackedLoader:
     return PackedLoader(text_stream(args.dataset, split), partial(encode_documents, tokenizer), 8, 512)
 
 
-def is_done(out: Path, arm: str, seed: int, args) -> bool:
+def is_done(out: Path, line: dict) -> bool:
     lines = map(json.loads, out.read_text().splitlines()) if out.exists() else []
-    wanted = (arm, seed, args.tokens, args.batch_tokens)
-    return any((line["arm"], line["seed"], line["tokens"], line["batch_tokens"]) == wanted for line in lines)
+    return any(line.items() <= done.items() for done in lines)
 
 
 if __name__ == "__main__":

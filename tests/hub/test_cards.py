@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from nanohf.hub.cards import STAGES, card, eval_results_yaml, hub_id
 
 COMMON = {"finished": "2026-01-02T03:04:05+00:00", "minutes": 12.5, "host": "secret-machine", "vocab_size": 4096}
+COMMON |= {"peak_memory": 1234 * 2**20}
 MODEL = COMMON | {"depth": 4, "parameters": 5242880, "device": "cpu", "tokens": 1638400, "tokens_per_second": 42869.67}
 MIXTURE = [
     {"dataset": "HuggingFaceTB/smol-smoltalk", "converter": "messages", "rows": 9000},
@@ -80,11 +81,15 @@ def test_every_figure_is_one_of_the_records(stage):
     bare = set(FIGURE.findall(card(stage, versions, None, f"tester/nanohf-d4-{stage}")))
     text = card(stage, RECORDS[stage] | versions, RESULTS, f"tester/nanohf-d4-{stage}").replace("95% interval", "")
     known = {float(n) for n in numbers(RECORDS[stage])} | {float(n) for n in numbers(RESULTS["stages"].get(stage, {}))}
-    known |= {100 * n for n in known}
+    known |= {100 * n for n in known} | {1234}  # MiB
     known |= {0.3404 - 1.96 * 0.013, 0.3404 + 1.96 * 0.013}  # the interval of a task with a standard error
     for shown in set(FIGURE.findall(text.replace(RECORDS[stage]["finished"], ""))) - bare:
         value = float(shown.replace(",", ""))
         assert any(abs(value - n) <= max(0.051 if n > 1 else 0, abs(n) * 5e-4) for n in known), shown
+
+
+def test_peak_memory_is_told_in_mib(stage):
+    assert "| peak memory of a process, MiB | 1,234 |" in render(stage)
 
 
 def numbers(value):
