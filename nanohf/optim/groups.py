@@ -18,7 +18,6 @@ def build_groups(
     weight_decay: float = 0.0,
     lr_scale: float = 1.0,
     normuon: float = 0.0,
-    cautious: bool = False,
 ) -> list[dict]:
     """Groups for `MuonAdamW`: block matrices by Muon; embedding, head and everything else by AdamW.
 
@@ -39,7 +38,6 @@ def build_groups(
             "lr": matrix_lr,
             "weight_decay": weight_decay,
             "normuon": normuon,
-            "cautious": cautious,
         },
         "scalars": adamw | {"lr": SCALAR_LR},
         "other": adamw | {"lr": head_lr * width},

@@ -16,26 +16,25 @@ from torch.optim.adamw import adamw
 
 from .sharding import ReplicatedShards, local, on_whole_matrices
 
-# Five quintic steps towards the polar factor, each the best one for what the step before leaves
-# (Polar Express, arXiv 2505.16932, Algorithm 1 with a safety factor of 1.02).
+# Four quintic steps towards the polar factor, each the best one for what the step before leaves of singular values
+# between 0.003 and 1 (Polar Express, arXiv 2505.16932, Algorithm 1 with a safety factor of 1.02).
 POLAR_EXPRESS = (
-    (8.156554524902461, -22.48329292557795, 15.878769915207462),
-    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
-    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
-    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
-    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+    (8.089256959190564, -22.297789245260542, 15.747758400660437),
+    (3.9433781324843364, -2.7846150465544968, 0.5038087073896528),
+    (3.472945650518314, -2.500502056078833, 0.4789275248241308),
+    (2.5523222055131343, -1.886821974397987, 0.4426195090056674),
 )
-SQUARE = [POLAR_EXPRESS[i : i + 1] for i in range(5)]  # which steps are done at once
-OBLONG = [POLAR_EXPRESS[:1], POLAR_EXPRESS[1:3], POLAR_EXPRESS[3:]]
+SQUARE = [POLAR_EXPRESS[i : i + 1] for i in range(4)]  # which steps are done at once
+OBLONG = [POLAR_EXPRESS[:2], POLAR_EXPRESS[2:]]
 
 
 def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
     """The approximate polar factor U·Vᵀ of each matrix U·S·Vᵀ in a stack (n, rows, cols), in the dtype given.
 
-    Singular values end between about 0.7 and 1.2, which is as good as 1 to the optimizer and far cheaper. A step is
-    x ← P·x with P = a + b·G + c·G² and G = x·xᵀ (xᵀ·x and x·P for tall matrices). So a second step's G is P·G·P and
-    both can be done at once: far fewer products where G is smaller than x. Not more than two, and not the first with
-    another: bf16 loses the small eigenvalues of G, and they come back larger than 1.
+    Singular values of at least 0.003 of the norm end between 0.75 and 1.25, as good as 1 to the optimizer; smaller ones
+    end smaller. A step is x ← P·x with P = a + b·G + c·G² and G = x·xᵀ (xᵀ·x and x·P for tall matrices). So a second
+    step's G is P·G·P and both can be done at once: far fewer products where G is smaller than x. Not three: bf16 loses
+    the small eigenvalues of G, and they come back larger than 1.
     """
     rows, cols = matrices.shape[-2:]
     x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-7)
@@ -63,25 +62,21 @@ def _working_dtype(device_type: str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def even_out(update: torch.Tensor, power: torch.Tensor, beta2: float) -> torch.Tensor:
-    """Divides each row of tall matrices, each column of wide ones, by its running root mean square (arXiv 2510.05491).
+def even_out(update: torch.Tensor, power: torch.Tensor, longer: int, beta2: float) -> torch.Tensor:
+    """Divides each row of an update (rows, cols) by its running root mean square (NorMuon, arXiv 2510.05491).
 
-    update: (n, rows, cols). power: the running mean square (n, rows, 1) or (n, 1, cols), changed in place. The norm of
-    the whole matrix stays.
+    power: the running mean square (rows, 1), changed in place, in units of an orthogonal matrix's mean square, which is
+    1 / its longer side. It begins at 1, needs no correction, and the update keeps its size. Dead rows stay 0.
     """
-    now = update.float().square().mean(-1 if power.shape[-1] == 1 else -2, keepdim=True)
-    power.lerp_(now, 1 - beta2)
-    scale = power.clamp(min=1e-10).rsqrt()
-    grown = (now * scale.square()).sum((-2, -1), keepdim=True) / now.sum((-2, -1), keepdim=True).clamp(min=1e-20)
-    return update * (scale / grown.clamp(min=1e-20).sqrt())
+    power.lerp_(update.square().mean(-1, keepdim=True) * longer, 1 - beta2)
+    return update * power.clamp(min=1e-20).rsqrt()
 
 
 class MuonAdamW(torch.optim.Optimizer):
     """Groups carry `kind`: "muon" (matrices; momentum, nesterov) or "adamw" (betas, eps). See `groups.build_groups`.
 
     Every group has lr and weight_decay (decoupled: p ← p·(1 − lr·weight_decay)). A Muon update is scaled by
-    √max(1, rows/cols), so that lr means the same for tall and wide matrices. Muon groups may have normuon, the beta2 of
-    `even_out` (0: off), and cautious: decay only where update and parameter agree in sign (arXiv 2510.12402).
+    √max(1, rows/cols), so that lr means the same for tall and wide matrices. normuon: the beta2 of `even_out`; 0: off.
 
     sharded: split work and state between the processes of the default group, where there is one. state_dict is then to
     be called by all of them, gives each the whole state (on the CPU), and goes with any number of processes. DTensors
@@ -95,7 +90,7 @@ class MuonAdamW(torch.optim.Optimizer):
             if group["kind"] == "muon" and any(p.ndim != 2 for p in group["params"]):
                 raise ValueError("a muon group holds matrices only; put other parameters into an adamw group")
         # fused: load_state_dict then keeps AdamW's step counts on the parameters' device, where its kernel reads them
-        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "normuon": 0.0, "cautious": False, "fused": True})
+        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "normuon": 0.0, "fused": True})
         self.sharded = sharded and dist.is_initialized() and dist.get_world_size() > 1
 
     @cached_property
@@ -130,7 +125,7 @@ class MuonAdamW(torch.optim.Optimizer):
         for p in params:
             if not self.state[p]:
                 for name, whole in state_like(p, group).items():
-                    self.state[p][name] = torch.zeros_like(self.mine(p, whole))
+                    self.state[p][name] = torch.full_like(self.mine(p, whole), 1.0 if name == "power" else 0.0)
             if self.state[p]["momentum"].numel():
                 stacks[p.shape, p.device, p.dtype].append(p)
         for (shape, device, dtype), stack in stacks.items():
@@ -141,16 +136,14 @@ class MuonAdamW(torch.optim.Optimizer):
                 momentum.lerp_(grad, 1 - group["momentum"])
                 u.copy_(grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum)
             update = on_whole_matrices(orthogonalize, update, stack[0])
-            if group["normuon"]:
-                powers = torch.stack([self.state[p]["power"] for p in stack])
-                update = even_out(update, powers, group["normuon"])
-                torch._foreach_copy_([self.state[p]["power"] for p in stack], list(powers))
-            scale = max(1, shape[0] / shape[1]) ** 0.5
-            for w, u in zip(weights, update.unbind(), strict=True):
+            lr = group["lr"] * max(1, shape[0] / shape[1]) ** 0.5
+            for p, w, u in zip(stack, weights, update, strict=True):
                 u = u.to(dtype)
-                if decay := group["lr"] * group["weight_decay"]:
-                    w.addcmul_(w, (w * u >= 0).to(dtype), value=-decay) if group["cautious"] else w.mul_(1 - decay)
-                w.add_(u, alpha=-group["lr"] * scale)
+                if group["normuon"]:
+                    u = even_out(u, local(self.state[p]["power"]), max(shape), group["normuon"])
+                if group["weight_decay"]:
+                    w.mul_(1 - group["lr"] * group["weight_decay"])
+                w.add_(u, alpha=-lr)
 
     def _adamw(self, group: dict, params: list[torch.Tensor]) -> None:
         for p in params:
@@ -213,7 +206,4 @@ def state_like(p: torch.Tensor, group: dict) -> dict[str, torch.Tensor]:
     """What is kept of a parameter beside counts, and a tensor of each one's shape."""
     if group["kind"] == "adamw":
         return {"exp_avg": p, "exp_avg_sq": p}
-    if group["normuon"] and isinstance(p, DTensor):
-        raise ValueError("normuon wants whole matrices, FSDP2 splits them; set it to 0 or use DDP")
-    power = p[:, :1] if p.shape[0] >= p.shape[1] else p[:1]
-    return {"momentum": p} | ({"power": power} if group["normuon"] else {})
+    return {"momentum": p} | ({"power": p[:, :1]} if group["normuon"] else {})

@@ -63,7 +63,6 @@ def main(argv: list[str]) -> None:
         embedding_lr=config.embedding_lr,
         head_lr=config.head_lr,
         weight_decay=config.weight_decay,
-        cautious=config.cautious,
         normuon=config.normuon,
         sharded=True,
     )

@@ -121,7 +121,7 @@ def check_fsdp2(accelerator, config) -> None:
     """For the pretrain stage: what of its recipe works without sharding only."""
     if not accelerator.is_fsdp2:
         refuse_fsdp(accelerator)
-    elif wanted := [key for key in ("torch_compile", "normuon") if getattr(config, key)]:
+    elif config.torch_compile:
         raise RecipeError(
-            f"FSDP does not go with {' and '.join(wanted)}. Switch it off or use accelerate_configs/ddp.yaml."
+            "torch_compile=true does not go with FSDP. Set it to false, or use accelerate_configs/ddp.yaml."
         )

@@ -42,20 +42,20 @@ def test_orthogonalize_is_near_the_polar_factor(shape, dtype, scale):
         exact = polar(matrix)
         assert cosine(ours, exact) > 0.98
         values = torch.linalg.svdvals(ours.float())
-        # A random square matrix has singular values so small that five steps cannot lift all of them to 1.
+        # A random square matrix has singular values so small that four steps cannot lift all of them to 1.
         bulk = values[: max(1, int(0.9 * len(values)))]
         assert bulk.min() > 0.7
         assert values.max() < 1.25
 
 
-@pytest.mark.parametrize("condition", [1.0, 10.0, 100.0, 500.0])
-def test_orthogonalize_lifts_small_singular_values(condition):
+@pytest.mark.parametrize(("condition", "least"), [(1.0, 0.75), (10.0, 0.75), (100.0, 0.75), (500.0, 0.3)])
+def test_orthogonalize_lifts_small_singular_values(condition, least):
     torch.manual_seed(0)
     u, _ = torch.linalg.qr(torch.randn(32, 32))
     v, _ = torch.linalg.qr(torch.randn(48, 32))
     matrix = u * torch.logspace(0, -torch.tensor(condition).log10().item(), 32) @ v.T
     values = torch.linalg.svdvals(orthogonalize(matrix[None])[0])
-    assert values.min() > 0.7
+    assert values.min() > least
     assert values.max() < 1.25
 
 
@@ -75,7 +75,7 @@ def test_two_steps_at_once_are_two_steps(shape, condition):
     torch.testing.assert_close(orthogonalize(matrix[None])[0], x, atol=2e-4, rtol=0)
     half = orthogonalize(matrix[None].bfloat16())[0].float()
     assert cosine(half, x) > 0.97
-    assert torch.linalg.svdvals(half).max() < 1.2
+    assert torch.linalg.svdvals(half).max() < 1.25
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -103,6 +103,22 @@ def test_orthogonalize_leaves_zero_and_its_input_alone(dtype):
 
 
 # ---------------------------------------------------------------- updates
+
+
+def test_normuon_evens_rows_out_and_keeps_zeros():
+    """Rows that are 10 times the others come out as large as they are; a dead row stays 0, however long."""
+    torch.manual_seed(0)
+    update = torch.linalg.qr(torch.randn(64, 16))[0]
+    update[:8] *= 10
+    update[8] = 0
+    power = torch.ones(64, 1)
+    for _ in range(2000):
+        evened = muon.even_out(update, power, 64, 0.9)
+    sizes = evened.square().mean(1)
+    assert sizes[8] == 0
+    torch.testing.assert_close(sizes[sizes > 0], torch.full((63,), 1 / 64))
+    fresh = muon.even_out(torch.full((2, 3), 5.0), torch.ones(2, 1), 3, 0.9)
+    torch.testing.assert_close(fresh, torch.full((2, 3), 5 / (0.9 + 0.1 * 25 * 3) ** 0.5))
 
 
 def grads_like(params: list[torch.Tensor], step: int) -> list[torch.Tensor]:
@@ -157,20 +173,16 @@ def test_adamw_is_torchs(weight_decay, fused):
         torch.testing.assert_close(a, b, atol=0 if fused else 2e-6, rtol=0)
 
 
-def reference_muon(p, state, grad, lr, beta, nesterov, weight_decay, normuon=0.0, cautious=False):
+def reference_muon(p, state, grad, lr, beta, nesterov, weight_decay, normuon=0.0):
     """Keller Jordan's update, with the momentum as a running mean; the polar factor as the optimizer computes it."""
     state["m"] = beta * state.get("m", 0) + (1 - beta) * grad
     u = beta * state["m"] + (1 - beta) * grad if nesterov else state["m"]
     u = orthogonalize(u[None].to(muon._working_dtype("cpu")))[0].float()
-    if normuon:  # arXiv 2510.05491, Algorithm 1, on the longer side, with the norm it found in place of 0.2 * sqrt(mn)
-        norm, over = u.norm(), int(p.shape[0] >= p.shape[1])
-        state["v"] = normuon * state.get("v", 0) + (1 - normuon) * (u * u).mean(over, keepdim=True)
-        u = u / state["v"].sqrt()
-        u = u * norm / u.norm()
-    for i in range(p.shape[0]):
-        for j in range(p.shape[1]):
-            if not cautious or u[i, j] * p[i, j] >= 0:
-                p.data[i, j] *= 1 - lr * weight_decay
+    if normuon:  # arXiv 2510.05491, Algorithm 1, with what an orthogonal matrix has on average to begin with
+        average = 1 / max(p.shape)
+        state["v"] = normuon * state.get("v", average) + (1 - normuon) * (u * u).mean(1, keepdim=True)
+        u = u / (state["v"] / average).sqrt()
+    p.data *= 1 - lr * weight_decay
     p.data -= lr * max(1, p.shape[0] / p.shape[1]) ** 0.5 * u
 
 
@@ -180,9 +192,8 @@ def reference_muon(p, state, grad, lr, beta, nesterov, weight_decay, normuon=0.0
         {},
         {"nesterov": False},
         {"weight_decay": 0.3},
-        {"weight_decay": 5.0, "cautious": True},
         {"normuon": 0.9},
-        {"normuon": 0.5, "weight_decay": 5.0, "cautious": True},
+        {"normuon": 0.5, "weight_decay": 5.0},
     ],
     ids=str,
 )
