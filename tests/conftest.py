@@ -4,13 +4,15 @@ import os
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
+import datasets
 import pytest
 import torch
 from small_run import ROOT, nanohf_run
 
 from nanohf.data import world
-from nanohf.model import NanoHFConfig, NanoHFForCausalLM
+from nanohf.recipe import PretrainConfig
 from nanohf.tokenizer.train import train_tokenizer
+from nanohf.train.pretraining import build_model
 
 
 @pytest.fixture(scope="session")
@@ -23,20 +25,18 @@ def tokenizer():
 def model(tokenizer):
     """Depth 2 with weights of a size that makes every token's logits differ (at initialisation they are all 0)."""
     torch.manual_seed(0)
-    model = NanoHFForCausalLM(
-        NanoHFConfig.from_depth(
-            2,
-            vocab_size=len(tokenizer),
-            num_attention_heads=4,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    model = build_model(PretrainConfig(depth=2, preset="classic", num_attention_heads=4), tokenizer)
     with torch.no_grad():
         for p in model.parameters():
             p.normal_(std=0.2)
     return model.eval()
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path_factory):
+    """Nothing is asked of the network, nothing is left in the user's cache."""
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import os
 from collections import Counter
 from pathlib import Path
 
-import datasets
 import pytest
 
 from nanohf.data import identity
@@ -15,13 +14,7 @@ from nanohf.data.sources import examples
 ROOT = Path(__file__).parents[2]
 REAL = os.environ.get("NANOHF_TEST_DATA")
 LETTERS_ONLY = "Answer with the letter only."
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path_factory):
-    """Nothing is asked of the network, nothing is left in the user's cache."""
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 def said(role: str, *parts: str | tuple[str, str]) -> dict:

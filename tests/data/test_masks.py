@@ -7,12 +7,12 @@ their converter, then through the template, and must come out as exactly these t
 import json
 import random
 
-import datasets
 import pytest
 
 from nanohf.data import spelling
 from nanohf.data.chat import Source, conversations
 
+pytestmark = pytest.mark.usefixtures("offline")
 YES, NO = True, False
 STRAWBERRY = 'The word "strawberry" is spelled s-t-r-a-w-b-e-r-r-y.'
 
@@ -314,13 +314,6 @@ def pieces_to_tokens(tokenizer, pieces: list[tuple[str, bool]]) -> tuple[list[in
         ids += own
         mask += [int(trained)] * len(own)
     return ids, mask
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path_factory):
-    """Nothing is asked of the network, nothing is left in the user's cache."""
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 @pytest.mark.parametrize("name", CASES)

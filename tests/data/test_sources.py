@@ -8,7 +8,6 @@ import time
 from itertools import islice
 from pathlib import Path
 
-import datasets
 import pytest
 from datasets import Dataset
 
@@ -16,13 +15,7 @@ from nanohf.data import world
 from nanohf.data.sources import check_examples, check_text, examples, skipped_files, text_stream
 
 REAL = os.environ.get("NANOHF_TEST_DATA")
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path_factory):
-    """Nothing is asked of the network, nothing is left in the user's cache."""
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 def texts(first: int, last: int) -> list[str]:

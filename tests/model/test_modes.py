@@ -17,20 +17,6 @@ V, SEQ = 128, 32
 LOWEST = torch.finfo(torch.float32).min
 
 
-@pytest.fixture(params=["classic", "everything"])
-def small_model(request, small_model):
-    """Every test for the classic preset and for all that a config can add; the window is short enough to be felt."""
-    if request.param == "classic":
-        return small_model
-
-    def make(depth: int = 2, **fields):
-        types = ["sliding_attention"] * (depth - 1) + ["full_attention"]
-        added = {"preset": "modern", "backout": True, "query_key_scale": 1.2, "layer_types": types, "sliding_window": 8}
-        return small_model(depth, **(added | fields))
-
-    return make
-
-
 def has_value_embeddings(model) -> bool:
     return model.config.value_embeddings
 
@@ -67,11 +53,11 @@ def attention(request):
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("attention", ATTENTION, indirect=True)
 @torch.no_grad()
-def test_left_padding(small_model, attention, cache, request):
+def test_left_padding(either_model, attention, cache, request):
     if (attention, cache) == ("flex_attention", "static"):
         reason = "transformers 5.23: flex's mask reads the static cache's length after the update (NanoChat does too)"
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-    model = small_model(attn_implementation=attention)
+    model = either_model(attn_implementation=attention)
     documents = [torch.randint(V, (length,)) for length in (SEQ, SEQ - 9)]
     ids = torch.stack([F.pad(d, (SEQ - len(d), 0)) for d in documents])
     mask = torch.stack([F.pad(torch.ones_like(d), (SEQ - len(d), 0)) for d in documents])
@@ -98,9 +84,9 @@ def test_left_padding(small_model, attention, cache, request):
 
 @pytest.mark.parametrize("attention", ATTENTION, indirect=True)
 @torch.no_grad()
-def test_packed_rows(small_model, attention):
+def test_packed_rows(either_model, attention):
     """position_ids that start again tell documents apart: without a cache, which is how training runs."""
-    model = small_model(attn_implementation=attention)
+    model = either_model(attn_implementation=attention)
     lengths = [11, 1, 20]
     ids = torch.randint(V, (2, SEQ))
     positions = torch.cat([torch.arange(n) for n in lengths]).expand(2, -1)
@@ -116,19 +102,19 @@ def test_packed_rows(small_model, attention):
 
 
 @torch.no_grad()
-def test_packed_rows_with_compiled_flex_attention(small_model):
+def test_packed_rows_with_compiled_flex_attention(either_model):
     ids = torch.randint(V, (1, SEQ))
     positions = torch.arange(SEQ).remainder(16)[None]
-    logits = small_model(attn_implementation="flex_attention")(ids, position_ids=positions, use_cache=False).logits
-    assert_close(logits, small_model(attn_implementation="eager")(ids, position_ids=positions, use_cache=False).logits)
+    logits = either_model(attn_implementation="flex_attention")(ids, position_ids=positions, use_cache=False).logits
+    assert_close(logits, either_model(attn_implementation="eager")(ids, position_ids=positions, use_cache=False).logits)
 
 
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 @pytest.mark.parametrize("attention", ATTENTION[:2], indirect=True)
 @torch.no_grad()
-def test_packed_rows_with_a_cache(small_model, attention, cache):
+def test_packed_rows_with_a_cache(either_model, attention, cache):
     """With a cache transformers reads no borders from position_ids; 4D masks state them."""
-    model = small_model(attn_implementation=attention)
+    model = either_model(attn_implementation=attention)
     lengths = [11, 1, 20]
     ids = torch.randint(V, (1, SEQ))
     positions = torch.cat([torch.arange(n) for n in lengths])[None]
@@ -143,12 +129,12 @@ def test_packed_rows_with_a_cache(small_model, attention, cache):
 
 
 @pytest.mark.parametrize("fields", [{}, {"depth": 4, "num_key_value_heads": 1}], ids=["equal heads", "grouped"])
-def test_greedy_tokens_are_the_same_in_all_modes(small_model, fields):
+def test_greedy_tokens_are_the_same_in_all_modes(either_model, fields):
     mask = torch.ones(2, 10, dtype=torch.long)
     mask[1, :4] = 0
     ids = torch.randint(V, mask.shape)
     options = {"attention_mask": mask, "max_new_tokens": 14, "do_sample": False}
-    model = small_model(**fields)
+    model = either_model(**fields)
     expected = model.generate(ids, use_cache=False, **options)
     for attention in ATTENTION[:2]:
         model.set_attn_implementation(attention)
@@ -160,8 +146,8 @@ def test_greedy_tokens_are_the_same_in_all_modes(small_model, fields):
         assert torch.equal(model.generate(ids, **options), expected)
 
 
-def test_beams_and_prompt_lookup_reorder_and_crop_the_cache_rightly(small_model):
-    model = small_model()
+def test_beams_and_prompt_lookup_reorder_and_crop_the_cache_rightly(either_model):
+    model = either_model()
     ids = torch.randint(V, (1, 6)).repeat(1, 3)  # repeats, so that lookup proposes tokens
     options = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 10, "do_sample": False}
     greedy = model.generate(ids, use_cache=False, **options)
@@ -174,20 +160,20 @@ def test_beams_and_prompt_lookup_reorder_and_crop_the_cache_rightly(small_model)
 
 
 @torch.no_grad()
-def test_linear_rope_scaling_is_slower_positions(small_model):
+def test_linear_rope_scaling_is_slower_positions(either_model):
     ids = torch.randint(V, (2, SEQ))
-    fast = small_model()
-    slow = small_model(rope_parameters=fast.config.rope_parameters | {"rope_type": "linear", "factor": 2.0})
+    fast = either_model()
+    slow = either_model(rope_parameters=fast.config.rope_parameters | {"rope_type": "linear", "factor": 2.0})
     positions = torch.arange(SEQ)[None]
     # with a cache: without one, positions that step by 2 would read as documents of one token
     assert_close(slow(ids, position_ids=2 * positions, use_cache=True).logits, fast(ids).logits)
 
 
 @torch.no_grad()
-def test_grouped_heads_equal_repeated_heads(small_model):
+def test_grouped_heads_equal_repeated_heads(either_model):
     """Grouped-query attention is full attention whose key and value matrices repeat."""
-    grouped = small_model(depth=4, num_key_value_heads=1)
-    full = small_model(depth=4)
+    grouped = either_model(depth=4, num_key_value_heads=1)
+    full = either_model(depth=4)
     weights = grouped.state_dict()
     for name in weights:
         if "k_proj" in name or "v_proj" in name or "value_gate" in name:
@@ -202,8 +188,8 @@ def test_grouped_heads_equal_repeated_heads(small_model):
 
 
 @torch.no_grad()
-def test_inputs_embeds(small_model):
-    model = small_model()
+def test_inputs_embeds(either_model):
+    model = either_model()
     ids = torch.randint(V, (2, SEQ))
     embeds = model.get_input_embeddings()(ids)
     if has_value_embeddings(model):
@@ -218,8 +204,8 @@ def test_inputs_embeds(small_model):
 
 
 @torch.no_grad()
-def test_logits_to_keep(small_model):
-    model = small_model()
+def test_logits_to_keep(either_model):
+    model = either_model()
     ids = torch.randint(V, (2, SEQ))
     full = model(ids).logits
     assert_close(model(ids, logits_to_keep=3).logits, full[:, -3:])
@@ -231,8 +217,8 @@ def test_logits_to_keep(small_model):
 
 
 @torch.no_grad()
-def test_hidden_states_and_attentions(small_model):
-    model = small_model(depth=3, attn_implementation="eager")
+def test_hidden_states_and_attentions(either_model):
+    model = either_model(depth=3, attn_implementation="eager")
     ids = torch.randint(V, (2, SEQ))
     output = model(ids, output_hidden_states=True, output_attentions=True)
     assert [tuple(h.shape) for h in output.hidden_states] == [(2, SEQ, 192)] * 4
@@ -250,59 +236,9 @@ def test_hidden_states_and_attentions(small_model):
 # ---------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize("fields", [{}, {"depth": 4, "num_key_value_heads": 1}], ids=["equal heads", "grouped"])
-@pytest.mark.parametrize("kind", ["plain", "packed", "padded"])
-def test_attention_when_training_on_a_cpu_equals_eager(small_model, kind, fields, monkeypatch):
-    """Blocks of queries of which the last is not full; gradients of everything are compared."""
-    monkeypatch.setattr("nanohf.model.modeling_nanohf.QUERY_BLOCK", 12)
-    model = small_model(**fields).train()
-    ids = torch.randint(V, (2, SEQ))
-    inputs = {"input_ids": ids, "labels": ids, "use_cache": False}
-    if kind == "packed":
-        inputs["position_ids"] = torch.arange(SEQ).remainder(13).expand(2, -1)
-    if kind == "padded":
-        inputs["attention_mask"] = torch.ones_like(ids).index_put((torch.tensor(1), torch.arange(9)), torch.tensor(0))
-        inputs["labels"] = ids.clone()
-        inputs["labels"][1, :10] = -100  # the first real token has nothing real before it
-    ours = model(**inputs).loss
-    model.set_attn_implementation("eager")
-    eager = model(**inputs).loss
-    assert_close(ours, eager)
-    for a, b in zip(gradients(model, ours), gradients(model, eager), strict=True):
-        assert_close(a, b)
-
-
-def test_loss_is_cross_entropy_of_the_next_token(small_model):
-    model = small_model()
-    ids = torch.randint(V, (2, SEQ))
-    labels = ids.masked_fill(torch.rand(ids.shape) < 0.4, -100)
-    output = model(ids, labels=labels)
-    logp = output.logits.log_softmax(-1)[:, :-1]
-    trained = labels[:, 1:] != -100
-    total = -logp.gather(-1, ids[:, 1:, None])[..., 0][trained].sum()
-    assert_close(output.loss, total / trained.sum())
-    for items in (7, torch.tensor(7)):
-        assert_close(model(ids, labels=labels, num_items_in_batch=items).loss, total / 7)
-
-
-def test_accumulated_gradients_equal_the_whole_batchs(small_model):
-    model = small_model()
-    ids = torch.randint(V, (4, SEQ))
-    labels = ids.masked_fill(torch.rand(ids.shape) < 0.4, -100)
-    items = (labels[:, 1:] != -100).sum()
-    whole = gradients(model, model(ids, labels=labels, use_cache=False).loss)
-    passes = [model(i[None], labels=y[None], num_items_in_batch=items).loss for i, y in zip(ids, labels, strict=True)]
-    for a, b in zip(gradients(model, sum(passes)), whole, strict=True):
-        assert_close(a, b)
-
-
-def gradients(model, loss):
-    return torch.autograd.grad(loss, list(model.parameters()))
-
-
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_activation_checkpointing(small_model, reentrant):
-    model = small_model(depth=3).train()
+def test_activation_checkpointing(either_model, reentrant):
+    model = either_model(depth=3).train()
     ids = torch.randint(V, (2, SEQ))
     expected = model(ids, labels=ids).loss
     expected.backward()
@@ -316,14 +252,14 @@ def test_activation_checkpointing(small_model, reentrant):
         assert_close(p.grad, grad)
 
 
-def test_compiled_as_one_graph(small_model):
+def test_compiled_as_one_graph(either_model):
     """fullgraph: any graph break raises. aot_eager runs the captured graphs, backward included, without a C++ build."""
-    model = small_model()
+    model = either_model()
     ids = torch.randint(V, (2, SEQ))
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     a, b = (m(input_ids=ids, labels=ids, use_cache=False).loss for m in (model, compiled))
     assert_close(a, b)
-    for x, y in zip(gradients(model, a), gradients(model, b), strict=True):
+    for x, y in zip(*(torch.autograd.grad(loss, list(model.parameters())) for loss in (a, b)), strict=True):
         assert_close(x, y)
     packed = torch.arange(SEQ).remainder(8).expand(2, -1)
     with torch.no_grad():
@@ -334,8 +270,8 @@ def test_compiled_as_one_graph(small_model):
 
 
 @torch.no_grad()
-def test_bf16(small_model, tmp_path):
-    model = small_model()
+def test_bf16(either_model, tmp_path):
+    model = either_model()
     model.save_pretrained(tmp_path)
     ids = torch.randint(V, (2, SEQ))
     expected = model(ids).logits
@@ -350,9 +286,9 @@ def test_bf16(small_model, tmp_path):
 
 @pytest.mark.parametrize("attention", ATTENTION, indirect=True)
 @torch.no_grad()
-def test_autocast(small_model, attention):
+def test_autocast(either_model, attention):
     """Under mixed precision the cache is bf16, and close to the same answer comes out."""
-    model = small_model(attn_implementation=attention)
+    model = either_model(attn_implementation=attention)
     ids = torch.randint(V, (2, SEQ))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = model(ids, labels=ids)
@@ -367,8 +303,8 @@ def test_autocast(small_model, attention):
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("mean_resizing", [False, True])
 @torch.no_grad()
-def test_resize_token_embeddings(small_model, tmp_path, tied, mean_resizing):
-    model = small_model(tie_word_embeddings=tied)
+def test_resize_token_embeddings(either_model, tmp_path, tied, mean_resizing):
+    model = either_model(tie_word_embeddings=tied)
     ids = torch.randint(V, (2, SEQ))
     before = model(ids).logits
     model.resize_token_embeddings(V + 8, mean_resizing=mean_resizing)
@@ -381,16 +317,16 @@ def test_resize_token_embeddings(small_model, tmp_path, tied, mean_resizing):
 
 
 @torch.no_grad()
-def test_sharded_save(small_model, tmp_path):
-    model = small_model(depth=3)
+def test_sharded_save(either_model, tmp_path):
+    model = either_model(depth=3)
     model.save_pretrained(tmp_path, max_shard_size="200KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
     for name, weight in AutoModelForCausalLM.from_pretrained(tmp_path).state_dict().items():
         assert torch.equal(weight, model.get_parameter(name))
 
 
-def test_lora_on_all_linear_layers(small_model, tmp_path):
-    model = small_model()
+def test_lora_on_all_linear_layers(either_model, tmp_path):
+    model = either_model()
     ids = torch.randint(V, (2, SEQ))
     model.save_pretrained(tmp_path / "base")
     torch.manual_seed(5)

@@ -18,11 +18,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nanohf.convert import convert
 from nanohf.data.problems import prompt_ids
-from nanohf.model import NanoHFConfig, NanoHFForCausalLM
-from nanohf.recipe import RecipeError
+from nanohf.recipe import PretrainConfig, RecipeError
 from nanohf.report import write_report
 from nanohf.rollout.engine import Engine
 from nanohf.stages import grpo
+from nanohf.train.pretraining import build_model
 
 PAIRS = [(a, b) for a in range(5) for b in range(4)]
 RECIPE = {
@@ -54,16 +54,7 @@ def question(a: int, b: int) -> dict:
 def guesser(tokenizer, tmp_path_factory) -> Path:
     """A folder with a model that answers every question with `#### ` and 0, 1 or 2 by chance, and problems for it."""
     torch.manual_seed(0)
-    model = NanoHFForCausalLM(
-        NanoHFConfig.from_depth(
-            1,
-            vocab_size=len(tokenizer),
-            num_attention_heads=2,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    model = build_model(PretrainConfig(depth=1, preset="classic", num_attention_heads=2), tokenizer)
     prompts = [prompt_ids(tokenizer, [{"role": "user", "content": question(a, b)["question"]}]) for a, b in PAIRS]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     digits = torch.Generator().manual_seed(0)

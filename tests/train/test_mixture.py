@@ -5,19 +5,13 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
-import datasets
 import pytest
 
 from nanohf.data import world
 from nanohf.data.chat import Source
 from nanohf.train.mixture import mixture
 
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path_factory):
-    """Nothing is asked of the network, nothing is left in the user's cache."""
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 def settings(**other) -> SimpleNamespace:

@@ -215,6 +215,23 @@ def test_sigterm_saves_and_the_next_run_ends_as_if_it_had_not_been(accelerator, 
     assert not same(resumed, stopped)
 
 
+def test_the_schedule_is_followed_and_gone_on_with(accelerator, model, tokenizer, tmp_path):
+    """Stopped in its warmup: the rates to come follow from the recipe's, not from the last one."""
+    config, seen = copy.copy(CONFIG), []
+    config.warmup_steps, config.warmdown_ratio = 2, 0.5
+    for stop in (True, False):
+        go, trained, optimizer = trainer(accelerator, model, tokenizer, tmp_path, steps=8, config=config)
+        wanted = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        optimizer.register_step_pre_hook(lambda its, *_: seen.append([dict(group) for group in its.param_groups]))
+        if stop:
+            stop_after(trained, passes=1)
+        go()
+    for step, (factor, groups) in enumerate(zip([0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25], seen, strict=True)):
+        assert {g["name"]: g["lr"] for g in groups} == pytest.approx({name: r * factor for name, r in wanted.items()})
+        (momentum,) = (group["momentum"] for group in groups if group["kind"] == "muon")
+        assert momentum == pytest.approx(0.85 + 0.1 * step / 300)
+
+
 def test_checkpoints_by_the_clock(accelerator, model, tokenizer, tmp_path):
     config = copy.copy(CONFIG)
     config.save_steps, config.save_minutes, config.save_total_limit = 1000, 1e-9, 3
@@ -229,7 +246,7 @@ def test_a_text_source_that_dies_says_where_to_go_on(accelerator, model, tokeniz
     read, chunks = loader._read, iter(range(100))
 
     def dies(place=None):
-        if next(chunks) > 3:
+        if next(chunks) > 2:
             raise ConnectionError("the text source failed 6 times in a row")
         return read(place)
 

@@ -1,119 +1,18 @@
 """A checkpoint of nanochat itself becomes a nanohf model with the same logits and ids, or is refused unrun."""
 
 import json
-import math
 import os
-import pickle
 import shutil
 import sys
-import types
 
 import pytest
 import torch
+from nanochat_files import FIELDS, SPECIAL, TOUCH, Call, spread, state, weights_of
 from transformers import AutoModelForCausalLM, AutoTokenizer, NanoChatForCausalLM
 
 from nanohf.cli import main
 from nanohf.model.convert import require_same_logits
 from nanohf.model.convert_checkpoint import WEIGHTS, nanochat_logits
-from nanohf.tokenizer.from_tiktoken import from_tiktoken
-from nanohf.tokenizer.train import SPECIAL_TOKENS, SPLIT
-
-MERGES = [b"en", b" p", b"ens", b" pens", b"12", b"ox", b"box", b"boxes", "Ü".encode(), b"ber", b" 3", b"...", b"aa"]
-MERGES += [b"aaaa", b"  ", b"\xf0\x9f", b"es"]
-RANKS = {bytes([byte]): byte for byte in range(256)} | {merge: 256 + i for i, merge in enumerate(MERGES)}
-SPECIAL = {token: len(RANKS) + i for i, token in enumerate(SPECIAL_TOKENS)}
-TEXT = "Tom has 3 boxes of 12 pens. <|user_start|> 3*12 = 36.\n\tÜber 1,000 naïve 数字 🙂  aaaaaaa... don't"
-# what tiktoken 0.14's Encoding("rustbpe", SPLIT, RANKS, SPECIAL).encode_ordinary(TEXT) gives
-# fmt: off
-IDS = [84, 111, 109, 32, 104, 97, 115, 32, 51, 32, 263, 32, 111, 102, 32, 260, 259, 46, 32, 60, 124, 117, 115, 101,
-       114, 95, 115, 116, 97, 114, 116, 124, 62, 32, 51, 42, 260, 32, 61, 32, 51, 54, 46, 10, 9, 264, 98, 101, 114,
-       32, 49, 44, 48, 48, 48, 32, 110, 97, 195, 175, 118, 101, 32, 230, 149, 176, 229, 173, 151, 32, 271, 153, 130,
-       32, 32, 269, 268, 97, 267, 32, 100, 111, 110, 39, 116]
-# fmt: on
-FIELDS = {"sequence_len": 64, "vocab_size": 282, "n_layer": 2, "n_head": 4, "n_kv_head": 2, "n_embd": 32}
-
-
-class Encoding:
-    """Pickles as tiktoken's does: by its name and, as state, by the arguments of its constructor."""
-
-    def __init__(self, state):
-        self.state = state
-
-    def __getstate__(self):
-        return self.state
-
-
-class Call:
-    """Pickles as a call that unpickling would make."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-@pytest.fixture
-def tiktoken(monkeypatch):
-    """Encoding under tiktoken's name, which is needed to write such a pickle and must not be to read it."""
-    with monkeypatch.context() as patch:
-        for name in ("tiktoken", "tiktoken.core"):
-            patch.setitem(sys.modules, name, types.ModuleType(name))
-        sys.modules["tiktoken.core"].Encoding = Encoding
-        patch.setattr(Encoding, "__module__", "tiktoken.core")
-        yield patch
-
-
-@pytest.fixture
-def pickled(tiktoken, tmp_path):
-    """pickled(object): the file it was pickled to."""
-
-    def write(content):
-        path = tmp_path / "tokenizer.pkl"
-        path.write_bytes(pickle.dumps(content))
-        return path
-
-    return write
-
-
-def state(**changes):
-    fields = {"name": "rustbpe", "pat_str": SPLIT, "mergeable_ranks": RANKS, "special_tokens": SPECIAL}
-    return Encoding(fields | changes)
-
-
-def weights_of(fields, rows=None):
-    """By nanochat's names, with values that come from the names alone."""
-    c, rows = fields["n_embd"], rows or fields["vocab_size"]
-    kv = c // fields["n_head"] * fields["n_kv_head"]
-    shapes = {"transformer.wte.weight": (rows, c)}
-    for i in range(fields["n_layer"]):
-        attn, mlp = f"transformer.h.{i}.attn", f"transformer.h.{i}.mlp"
-        shapes |= {f"{attn}.c_{n}.weight": (c if n in ("q", "proj") else kv, c) for n in ("q", "k", "v", "proj")}
-        shapes |= {f"{mlp}.c_fc.weight": (4 * c, c), f"{mlp}.c_proj.weight": (c, 4 * c)}
-    shapes["lm_head.weight"] = (rows, c)
-    return {name: _spread(name, shape) for name, shape in shapes.items()}
-
-
-def _spread(name, shape):
-    angles = torch.arange(math.prod(shape), dtype=torch.float64) * 12.9898 + sum(map(ord, name))
-    return (angles.sin() * 43758.5453).frac().view(shape).float() * 1.7 / shape[1] ** 0.5
-
-
-@pytest.fixture
-def checkpoint(pickled, tmp_path):
-    """checkpoint(fields, weights, meta): its folder, laid out as in nanochat's cache."""
-
-    def write(fields=FIELDS, weights=None, meta=None):
-        folder = tmp_path / "cache" / "chatsft_checkpoints" / "d20"
-        folder.mkdir(parents=True)
-        torch.save({"transformer.wte.weight": torch.zeros(1)}, folder / "model_000099.pt")  # of an earlier step
-        torch.save(weights_of(fields) if weights is None else weights, folder / "model_000650.pt")
-        (folder / "meta_000650.json").write_text(json.dumps(meta or {"step": 650, "model_config": fields}))
-        (tmp_path / "cache" / "tokenizer").mkdir()
-        pickled(state()).rename(tmp_path / "cache" / "tokenizer" / "tokenizer.pkl")
-        return folder
-
-    return write
 
 
 def converted(source, tmp_path):
@@ -193,7 +92,7 @@ def todays_weights(fields, rows=None):
         shapes[f"transformer.h.{i}.attn.ve_gate.weight"] = (fields["n_kv_head"], 12)
     scalars = {"resid_lambdas": torch.linspace(1.2, 0.8, n), "x0_lambdas": torch.linspace(-0.3, 0.5, n)}
     scalars |= {"backout_lambda": torch.tensor([0.3]), "smear_lambda": torch.zeros(1)}
-    return weights_of(fields, rows) | {name: _spread(name, shape) for name, shape in shapes.items()} | scalars
+    return weights_of(fields, rows) | {name: spread(name, shape) for name, shape in shapes.items()} | scalars
 
 
 @pytest.mark.parametrize("case", ["plain", "padded, bf16 embeddings"])
@@ -355,88 +254,6 @@ def test_the_tokenizer_beside_the_checkpoint_wins(checkpoint, pickled, tmp_path)
     (tmp_path / "cache" / "tokenizer" / "tokenizer.pkl").write_bytes(b"another")
     pickled(state()).rename(source / "tokenizer.pkl")
     assert converted(source, tmp_path) == 0
-
-
-# ---------------------------------------------------------------- the tokenizer
-
-
-def test_ids_are_tiktokens(pickled, tiktoken):
-    path = pickled(state())
-    tiktoken.undo()
-    tokenizer = from_tiktoken(path, 128)
-    backend = tokenizer.backend_tokenizer
-    assert tokenizer("aaaa<|user_end|>").input_ids == [SPECIAL["<|bos|>"], 269, SPECIAL["<|user_end|>"]]
-    backend.encode_special_tokens = True
-    assert backend.encode(TEXT, add_special_tokens=False).ids == IDS
-    assert tokenizer.decode(IDS) == TEXT
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"special_tokens": {}}, "special tokens"),
-        ({"special_tokens": SPECIAL | {"<|bos|>": 0}}, "special tokens"),
-        ({"special_tokens": None}, "not what tiktoken writes"),
-        ({"mergeable_ranks": {"a": 0}}, "not what tiktoken writes"),
-        ({"mergeable_ranks": {k: v for k, v in RANKS.items() if k != b"\x80"}}, "0x80"),
-        ({"mergeable_ranks": RANKS | {b"aa": 7}}, "are not 0 to"),
-        ({"pat_str": "("}, "no regular expression"),
-    ],
-)
-def test_refuses_another_encoding(pickled, changes, reason):
-    with pytest.raises(ValueError, match=reason):
-        from_tiktoken(pickled(state(**changes)))
-
-
-# ---------------------------------------------------------------- files from strangers
-
-TOUCH = "touch was_run"
-HOSTILE = {
-    "os.system": Call(os.system, TOUCH),
-    "builtins.eval": Call(eval, "open('was_run', 'w')"),
-    "in the state": Encoding({"name": Call(os.system, TOUCH)}),
-    "in the ranks": Encoding({"mergeable_ranks": {b"a": Call(exec, "open('was_run', 'w')")}}),
-    "getattr(__import__('os'), 'system')(TOUCH)": (
-        b"cbuiltins\ngetattr\n(cbuiltins\n__import__\n(Vos\ntRVsystem\ntR(V" + TOUCH.encode() + b"\ntR."
-    ),
-    "by way of the class that is let in": (
-        pickle.PROTO + b"\x04\x8c\x0dtiktoken.core\x8c\x21Encoding.__getstate__.__globals__\x93."
-    ),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_tokenizer_is_not_run(pickled, tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "tokenizer.pkl"
-    if isinstance(HOSTILE[name], bytes):
-        path.write_bytes(HOSTILE[name])
-    else:
-        pickled(HOSTILE[name])
-    if name != "by way of the class that is let in":
-        pickle.loads(path.read_bytes())  # where it may, it does what it says
-        (tmp_path / "was_run").unlink()
-    with pytest.raises(ValueError, match="nothing in it was run: it names"):
-        from_tiktoken(path)
-    assert not (tmp_path / "was_run").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "nothing in it was run"),
-        (pickle.dumps({"a": 1})[:-3], "nothing in it was run"),
-        (b"Pnetwork\n.", "nothing in it was run"),  # a persistent id
-        (pickle.dumps({"pat_str": SPLIT}), "holds no tiktoken.Encoding"),
-        (b"ctiktoken.core\nEncoding\n.", "holds no tiktoken.Encoding"),  # the class, not an instance
-        (b"ctiktoken.core\nEncoding\n)\x81Vcl100k_base\nb.", "with its own tokens"),  # how tiktoken writes its own
-        (b"ctiktoken.core\nEncoding\n)\x81.", "with its own tokens"),
-    ],
-)
-def test_refuses_another_pickle(tmp_path, content, reason):
-    (tmp_path / "tokenizer.pkl").write_bytes(content)
-    with pytest.raises(ValueError, match=reason):
-        from_tiktoken(tmp_path / "tokenizer.pkl")
 
 
 @pytest.mark.parametrize(
