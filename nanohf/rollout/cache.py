@@ -149,18 +149,20 @@ class SharedPromptCache(Cache):
         scores = torch.cat((self._by_row(scores, rows), own), dim=-1)
         weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
         shared = self._by_row(self._by_prompt(weights[..., :length]) @ values, rows)
-        return (shared + weights[..., length:] @ own_values).view(rows, 1, heads, head_dim)
+        return (shared + weights[..., length:] @ own_values).reshape(rows, 1, heads, head_dim)
 
     def _by_prompt(self, x: torch.Tensor) -> torch.Tensor:
         """(rows, kv_heads, queries a head, n) to (prompts, kv_heads, slots x queries a head, n)."""
         prompts, slots = self.row_in.shape
         _, kv_heads, queries, n = x.shape
         x = x if self.in_order else x[self.row_in.flatten()]
-        return x.reshape(prompts, slots, kv_heads, queries, n).transpose(1, 2).reshape(prompts, kv_heads, -1, n)
+        x = x.reshape(prompts, slots, kv_heads, queries, n).transpose(1, 2)
+        return x.reshape(prompts, kv_heads, slots * queries, n)
 
     def _by_row(self, x: torch.Tensor, rows: int) -> torch.Tensor:
         """The way back."""
         prompts, slots = self.row_in.shape
         _, kv_heads, many, n = x.shape
-        x = x.view(prompts, kv_heads, slots, many // slots, n).transpose(1, 2).reshape(-1, kv_heads, many // slots, n)
+        x = x.view(prompts, kv_heads, slots, many // slots, n).transpose(1, 2)
+        x = x.reshape(prompts * slots, kv_heads, many // slots, n)
         return x if self.in_order else x[self.slot_of]

@@ -104,14 +104,14 @@ def test_learning_rates_of_what_is_neither_matrix_nor_embedding_nor_head(hidden_
 def test_every_setting_reaches_its_group():
     named = list(tiny(preset="modern").named_parameters())
     rates = {"matrix_lr": 0.03, "embedding_lr": 0.5, "head_lr": 0.007}
-    decay = {"weight_decay": 0.3, "normuon": 0.9, "cautious": True}
+    decay = {"weight_decay": 0.3, "normuon": 0.9}
     groups = {group["name"]: group for group in build_groups(named, 768, **rates, **decay)}
     expected = {"embedding": 0.5, "value embeddings": 0.25, "head": 0.007, "matrices": 0.03, "scalars": 0.005}
     assert {name: group["lr"] for name, group in groups.items()} == expected
     assert {key: groups["matrices"][key] for key in decay} == decay
     assert all(group["weight_decay"] == 0 for name, group in groups.items() if name != "matrices")
     (plain,) = (group for group in build_groups(named, 768) if group["name"] == "matrices")
-    assert {key: plain[key] for key in decay} == {"weight_decay": 0.0, "normuon": 0.0, "cautious": False}
+    assert {key: plain[key] for key in decay} == {"weight_decay": 0.0, "normuon": 0.0}
 
 
 # ---------------------------------------------------------------- state
