@@ -6,7 +6,8 @@ from nanohf.pipeline import check, recipe_folder, stage_arguments
 from nanohf.plan.horizon import Stage
 from nanohf.plan.mixture import Part, chat_stage, problem_stage
 
-PRETRAIN = ("depth", "preset", "batch_tokens", "tokens_per_parameter", "num_attention_heads", "max_steps")
+PRETRAIN = ("depth", "preset", "num_attention_heads", "tokens_per_parameter", "tokens_per_scaling_parameter")
+PRETRAIN += ("batch_tokens", "max_steps", "lr_scale")
 
 
 def of_recipes(recipe_dir: str) -> dict:
@@ -23,6 +24,7 @@ def of_recipes(recipe_dir: str) -> dict:
     found = [(Stage("tokenizer", None, None, f"reads up to {tokenizer.max_chars:,} characters"), [])]
     found += [of_chat(name, *configs[name]) for name in ("midtrain", "sft")] + [of_problems(*configs["grpo"])]
     return {name: getattr(pretrain, name) for name in PRETRAIN} | {
+        "one_pass": pretrain.per_device_train_batch_size * pretrain.max_length,
         "vocab_size": tokenizer.vocab_size,
         "stages": tuple(stage for stage, _ in found),
         "assumed": ("one process", *(line for _, assumed in found for line in assumed)),

@@ -24,7 +24,8 @@ class RecipeError(ValueError):
 
 
 def too_small(config, **least: float) -> list[str]:
-    return [f"{k}={getattr(config, k)} must be at least {v}" for k, v in least.items() if getattr(config, k) < v]
+    given = {k: value for k in least if (value := getattr(config, k)) is not None}
+    return [f"{k}={value} must be at least {least[k]}" for k, value in given.items() if value < least[k]]
 
 
 @dataclass
@@ -81,9 +82,17 @@ class PretrainConfig(Publish, TextSource, RunFolder):
     num_attention_heads: int | None = field(default=None, metadata={"help": "default: one for each 128 channels"})
     max_length: int = field(default=2048, metadata={"help": "tokens of a row"})
     per_device_train_batch_size: int = field(default=8, metadata={"help": "rows of one forward pass"})
-    batch_tokens: int = field(default=524_288, metadata={"help": "tokens of a step, over all processes"})
+    batch_tokens: int | None = field(
+        default=None, metadata={"help": "tokens of a step, over all processes; default: by the horizon"}
+    )
     tokens_per_parameter: float = field(default=20.0, metadata={"help": "the horizon, unless max_steps is set"})
+    tokens_per_scaling_parameter: float | None = field(
+        default=None, metadata={"help": "the horizon by block matrices and lm_head instead (nanochat 2026-07: 12)"}
+    )
     max_steps: int = field(default=-1, metadata={"help": "stop after so many steps; -1: the horizon"})
+    lr_scale: float | None = field(
+        default=None, metadata={"help": "factor on the rates below; default: by batch_tokens and the horizon"}
+    )
     matrix_lr: float = field(default=0.02, metadata={"help": "Muon's learning rate"})
     embedding_lr: float = field(default=0.2, metadata={"help": "AdamW's, at width 768"})
     head_lr: float = field(default=0.004, metadata={"help": "AdamW's, at width 768"})
@@ -119,6 +128,9 @@ class PretrainConfig(Publish, TextSource, RunFolder):
         )  # fmt: skip
         if self.max_steps != -1 and self.max_steps < 1:
             problems.append(f"max_steps={self.max_steps} must be at least 1, or -1 for the horizon")
+        for key in ("tokens_per_parameter", "tokens_per_scaling_parameter", "lr_scale"):
+            if (value := getattr(self, key)) is not None and not value > 0:
+                problems.append(f"{key}={value} must be positive")
         if self.preset not in PRESETS:
             problems.append(f"preset={self.preset!r} must be {' or '.join(PRESETS)}")
         heads, width = self.num_attention_heads, 64 * self.depth
@@ -132,7 +144,11 @@ class PretrainConfig(Publish, TextSource, RunFolder):
             problems.append(f"report_to={self.report_to!r} must be none, trackio, tensorboard or wandb")
         elif self.report_to != "none" and find_spec(self.report_to) is None:
             problems.append(f"report_to={self.report_to!r} is not installed: pip install {self.report_to}")
-        if not problems and self.batch_tokens % (rows := self.per_device_train_batch_size * self.max_length):
+        if (
+            not problems
+            and self.batch_tokens
+            and self.batch_tokens % (rows := self.per_device_train_batch_size * self.max_length)
+        ):
             problems.append(
                 f"batch_tokens={self.batch_tokens:,} is not a multiple of {self.per_device_train_batch_size} rows x "
                 f"{self.max_length} tokens = {rows:,}. Try {max(1, round(self.batch_tokens / rows)) * rows:,}."

@@ -1,12 +1,15 @@
 """How much text a model wants, and the steps every stage takes over it: `nanohf plan --depth 4`."""
 
+import math
 from dataclasses import dataclass
 
-from nanohf.plan.counts import require_positive
+from nanohf.plan.counts import Parameters, require_positive
 
 TOKENS_PER_PARAMETER = 20.0  # Chinchilla, Hoffmann et al. 2022 (arXiv:2203.15556), on total parameters
 CHARS_PER_TOKEN = 4.8  # nanochat's figure for its vocabulary of 65,536; a smaller one has fewer: measure it
 CHARS_PER_SHARD = 250_000_000  # nanochat's pretraining shards: one parquet file of about 100 MB
+TUNED_BATCH = 2**19  # where nanochat's learning rates are best (2025-11)
+TUNED_HORIZON = 2_705_326_080  # 20 tokens for each of the 135,266,304 parameters of depth 12
 TOKENIZER_CHARS = 2_000_000_000  # nanochat's tok_train --max_chars
 
 
@@ -43,14 +46,74 @@ class Stage:
     tokens_from: str = ""
 
 
+@dataclass(frozen=True)
+class Pretraining:
+    """How long pretraining is and how fast it learns, each number beside what it follows from."""
+
+    tokens: int  # of the horizon; the steps may take a little less
+    tokens_from: str
+    batch_tokens: int  # of a step, over all processes
+    batch_from: str
+    steps: int
+    lr_scale: float  # on every learning rate
+    lr_from: str
+
+
+def pretraining(
+    parameters: Parameters,
+    *,
+    tokens_per_parameter: float = TOKENS_PER_PARAMETER,
+    tokens_per_scaling_parameter: float | None = None,
+    batch_tokens: int | None = None,
+    one_pass: int = 1,
+    max_steps: int = -1,
+    lr_scale: float | None = None,
+) -> Pretraining:
+    """Pretraining from the model's size; whatever is given counts instead of its rule.
+
+    tokens_per_scaling_parameter: the horizon by block matrices and lm_head alone; nanochat's of 2026-07 is 12.
+    one_pass: the tokens that all processes read at a time, of which the rule's batch is made a multiple.
+    """
+    if tokens_per_scaling_parameter is None:
+        require_positive("tokens_per_parameter", tokens_per_parameter, "Chinchilla's ratio is 20.")
+        tokens = round(tokens_per_parameter * parameters.total)
+        tokens_from = f"{tokens_per_parameter} x {parameters.total:,} parameters"
+    else:
+        require_positive("tokens_per_scaling_parameter", tokens_per_scaling_parameter, "nanochat's is 12.")
+        tokens = round(tokens_per_scaling_parameter * parameters.scaling)
+        tokens_from = f"{tokens_per_scaling_parameter} x {parameters.scaling:,} scaling parameters"
+    batch_from = "given"
+    if batch_tokens is None:
+        batch_tokens = max(1, round(best_batch_tokens(tokens) / one_pass)) * one_pass
+        batch_from = f"about 0.58 x {tokens:,}^0.571"
+    require_positive("batch_tokens", batch_tokens, "Give the tokens of one step over all processes: 32,768.")
+    if max_steps > 0:
+        tokens, tokens_from = max_steps * batch_tokens, f"max_steps {max_steps:,} x {batch_tokens:,} a step"
+    lr_from = "given"
+    if lr_scale is None:
+        lr_scale = best_lr_scale(batch_tokens, tokens)
+        lr_from = f"({batch_tokens:,} / {TUNED_BATCH:,})^0.5 x ({TUNED_HORIZON:,} / {tokens:,})^0.32"
+    steps = max(1, tokens // batch_tokens)
+    return Pretraining(tokens, tokens_from, batch_tokens, batch_from, steps, lr_scale, lr_from)
+
+
+def best_batch_tokens(horizon: int) -> int:
+    """Tokens of a step: the power of two nearest to 0.58 · horizon^0.571 (Step Law, arXiv 2503.04715)."""
+    return 2 ** round(math.log2(0.58 * horizon**0.571))
+
+
+def best_lr_scale(batch_tokens: int, horizon: int) -> float:
+    """The factor on every learning rate: (batch / 524,288)^0.5 · (2.7B / horizon)^0.32.
+
+    1 where nanochat tuned its rates, at depth 12 with 20 tokens a parameter. More noise in a step wants smaller steps,
+    and so does a longer run (horizon^-0.32: arXiv 2409.19913 for AdamW, 2603.28743 for Muon). Measured from 4k to 1M
+    tokens a step: benchmarks/RESULTS.md.
+    """
+    return (batch_tokens / TUNED_BATCH) ** 0.5 * (TUNED_HORIZON / horizon) ** 0.32
+
+
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
-
-
-def horizon_tokens(total_parameters: int, tokens_per_parameter: float = TOKENS_PER_PARAMETER) -> int:
-    """The horizon: total training tokens of pretraining."""
-    require_positive("tokens_per_parameter", tokens_per_parameter, "Chinchilla's ratio is 20.")
-    return round(total_parameters * tokens_per_parameter)
 
 
 def characters(tokens: int, chars_per_token: float = CHARS_PER_TOKEN) -> int:
@@ -62,17 +125,6 @@ def characters(tokens: int, chars_per_token: float = CHARS_PER_TOKEN) -> int:
 def shards(chars: int) -> int:
     """Shards of 250M characters that hold so much text."""
     return ceil_div(chars, CHARS_PER_SHARD)
-
-
-def default_batch_tokens(depth: int) -> int:
-    """Tokens of a pretraining step: nanochat's 524,288 from depth 12 on, 32,768 below, for enough steps."""
-    return 2**19 if depth >= 12 else 2**15
-
-
-def pretrain_steps(horizon: int, batch_tokens: int) -> int:
-    """Whole steps within the horizon, at least one."""
-    require_positive("batch_tokens", batch_tokens, "Give the tokens of one step over all processes: 32,768.")
-    return max(1, horizon // batch_tokens)
 
 
 def midtrain_steps(rows: int, mean_row_tokens: int, batch_tokens: int, epochs: int = 1) -> int:
@@ -96,10 +148,9 @@ def rl_steps(train_problems: int, examples_per_step: int, epochs: int = 1) -> in
     return train_problems // examples_per_step * epochs
 
 
-def stages(horizon: int, batch_tokens: int, inputs: StageInputs) -> dict[str, Stage]:
+def stages(pretrain: Pretraining, inputs: StageInputs) -> dict[str, Stage]:
     """Every stage's steps and tokens, with what they were computed from, in the order they run."""
     i = inputs
-    pretrain = pretrain_steps(horizon, batch_tokens)
     midtrain = midtrain_steps(i.midtrain_rows, i.mean_row_tokens, i.midtrain_batch_tokens, i.midtrain_epochs)
     sft = sft_steps(i.sft_rows, i.sft_rows_per_step, i.sft_epochs)
     grpo = rl_steps(i.grpo_problems, i.grpo_problems_per_step, i.grpo_epochs)
@@ -111,10 +162,10 @@ def stages(horizon: int, batch_tokens: int, inputs: StageInputs) -> dict[str, St
         Stage("tokenizer", None, None, f"reads up to {TOKENIZER_CHARS:,} characters"),
         Stage(
             "pretrain",
-            pretrain,
-            pretrain * batch_tokens,
-            f"max(1, {horizon:,} tokens // {batch_tokens:,} tokens a step)",
-            f"{pretrain:,} steps x {batch_tokens:,}",
+            pretrain.steps,
+            pretrain.steps * pretrain.batch_tokens,
+            f"max(1, {pretrain.tokens:,} tokens // {pretrain.batch_tokens:,} tokens a step)",
+            f"{pretrain.steps:,} steps x {pretrain.batch_tokens:,}",
         ),
         Stage(
             "midtrain",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nanohf.plan import counts, horizon
 from nanohf.plan.counts import Parameters
-from nanohf.plan.horizon import CHARS_PER_TOKEN, TOKENS_PER_PARAMETER, Stage, StageInputs
+from nanohf.plan.horizon import CHARS_PER_TOKEN, Pretraining, Stage, StageInputs
 from nanohf.plan.ledger import Speed, last_speeds
 from nanohf.plan.memory import Bytes, memory
 
@@ -24,15 +24,12 @@ class Plan:
     hidden_size: int
     num_attention_heads: int
     parameters: Parameters
-    tokens_per_parameter: float
-    horizon: int  # tokens
+    pretraining: Pretraining
     chars_per_token: float
     characters: int
     shards: int
-    batch_tokens: int  # of a pretraining step
     stages: dict[str, Stage]
     memory: dict[str, Bytes]
-    max_steps: int  # of pretraining; -1: the horizon's
     assumed: tuple[str, ...]  # where a recipe does not say
 
 
@@ -41,24 +38,20 @@ def plan(
     vocab_size: int = 65_536,
     preset: str = "classic",
     *,
-    batch_tokens: int | None = None,
-    tokens_per_parameter: float = TOKENS_PER_PARAMETER,
     chars_per_token: float = CHARS_PER_TOKEN,
     inputs: StageInputs | None = None,
     num_attention_heads: int | None = None,
-    max_steps: int = -1,
     stages: tuple[Stage, ...] = (),
     assumed: tuple[str, ...] = (),
+    **pretraining,
 ) -> Plan:
     """Every number that follows from the dials; `render` prints them with their inputs.
 
-    stages: a recipe's own, in place of what follows from `inputs`.
+    stages: a recipe's own, in place of what follows from `inputs`. pretraining: as in `horizon.pretraining`.
     """
     parameters = counts.parameters(depth, vocab_size, preset, num_attention_heads)
-    batch_tokens = horizon.default_batch_tokens(depth) if batch_tokens is None else batch_tokens
-    tokens = horizon.horizon_tokens(parameters.total, tokens_per_parameter)
-    tokens = max_steps * batch_tokens if max_steps > 0 else tokens
-    chars = horizon.characters(tokens, chars_per_token)
+    pretrain = horizon.pretraining(parameters, **pretraining)
+    chars = horizon.characters(pretrain.tokens, chars_per_token)
     return Plan(
         depth=depth,
         vocab_size=vocab_size,
@@ -66,15 +59,12 @@ def plan(
         hidden_size=counts.hidden_size(depth),
         num_attention_heads=num_attention_heads or counts.num_attention_heads(depth),
         parameters=parameters,
-        tokens_per_parameter=tokens_per_parameter,
-        horizon=tokens,
+        pretraining=pretrain,
         chars_per_token=chars_per_token,
         characters=chars,
         shards=horizon.shards(chars),
-        batch_tokens=batch_tokens,
-        stages=horizon.stages(tokens, batch_tokens, inputs or StageInputs()) | {stage.name: stage for stage in stages},
+        stages=horizon.stages(pretrain, inputs or StageInputs()) | {stage.name: stage for stage in stages},
         memory=memory(parameters),
-        max_steps=max_steps,
         assumed=assumed,
     )
 
@@ -84,7 +74,7 @@ def render(plan: Plan, speeds: dict[str, Speed]) -> str:
     sections = {
         f"plan: depth {plan.depth}, vocabulary {plan.vocab_size:,}, {plan.preset}": model_lines(plan),
         "parameters": parameter_lines(plan),
-        "text": text_lines(plan),
+        "pretraining": text_lines(plan),
         "steps": step_lines(plan),
         "bytes on one process, fp32, without activations": memory_lines(plan),
         "minutes": minute_lines(plan, speeds),
@@ -134,16 +124,15 @@ def parameter_lines(plan: Plan) -> list[str]:
 
 
 def text_lines(plan: Plan) -> list[str]:
-    p, h, c = plan.parameters, plan.horizon, plan.characters
+    p, c = plan.pretraining, plan.characters
     is_default = plan.chars_per_token == CHARS_PER_TOKEN
     source = " (nanochat's at 65,536; a smaller vocabulary has fewer)" if is_default else ""
-    follows = f"{plan.tokens_per_parameter} x {p.total:,} parameters"
-    if plan.max_steps > 0:
-        follows = f"max_steps {plan.max_steps:,} x {plan.batch_tokens:,} a step"
     return [
-        f"horizon: {h:,} tokens = {follows}",
-        f"characters: {c:,} = {h:,} tokens x {plan.chars_per_token} a token{source}",
+        f"horizon: {p.tokens:,} tokens = {p.tokens_from}",
+        f"characters: {c:,} = {p.tokens:,} tokens x {plan.chars_per_token} a token{source}",
         f"shards: {plan.shards:,} = ceil({c:,} / {horizon.CHARS_PER_SHARD:,} characters a shard)",
+        f"batch: {p.batch_tokens:,} tokens a step = {p.batch_from}",
+        f"learning rates: x {p.lr_scale:.3g} = {p.lr_from}",
     ]
 
 
@@ -223,7 +212,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--batch-tokens",
         type=int,
         metavar="B",
-        help="tokens of a pretraining step (default: 524288 from depth 12 on, 32768 below)",
+        help="tokens of a pretraining step (default: by the horizon)",
     )
     parser.add_argument(
         "--runs",

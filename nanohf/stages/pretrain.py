@@ -52,13 +52,14 @@ def main(argv: list[str]) -> None:
     model = build_model(config, tokenizer)
     parameters = model.num_parameters()
     say(f"model: depth {config.depth}, {parameters:,} parameters, vocabulary {len(tokenizer):,}")
-    horizon = derive_horizon(config, parameters, accelerator.num_processes)
+    horizon = derive_horizon(config, len(tokenizer), accelerator.num_processes)
 
     load = partial(open_loader, config, tokenizer, accelerator)
     batches = max(1, config.eval_tokens // (config.per_device_train_batch_size * config.max_length))
     validation = list(islice(load("validation"), max(1, batches // accelerator.num_processes)))
     optimizer = build_optimizer(
         model,
+        lr_scale=horizon.lr_scale,
         matrix_lr=config.matrix_lr,
         embedding_lr=config.embedding_lr,
         head_lr=config.head_lr,

@@ -18,7 +18,8 @@ from torch.distributed.tensor import DTensor
 from nanohf.data.loader import PackedLoader, furthest
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.schedule import lr_factor, muon_momentum
-from nanohf.plan.horizon import horizon_tokens, pretrain_steps
+from nanohf.plan import counts
+from nanohf.plan.horizon import pretraining
 from nanohf.recipe import RecipeError
 from nanohf.runs import write_json
 
@@ -27,11 +28,12 @@ from .progress import Speedometer, say
 
 @dataclass
 class Horizon:
-    """How long to train, each number derived once. See `derive_horizon`."""
+    """How long to train and how fast to learn, each number derived once. See `derive_horizon`."""
 
     steps: int
     accumulation: int  # forward passes of a step on each process
     batch_tokens: int
+    lr_scale: float = 1.0
 
     @property
     def tokens(self) -> int:
@@ -55,34 +57,30 @@ def build_model(config, tokenizer) -> NanoHFForCausalLM:
     )
 
 
-def derive_horizon(config, parameters: int, num_processes: int) -> Horizon:
-    """Steps and accumulation from the recipe, printed with their inputs.
+def derive_horizon(config, vocab_size: int, num_processes: int) -> Horizon:
+    """Steps, batch, accumulation and the learning rates' factor from the recipe, printed with their inputs.
 
     Raises:
         RecipeError: batch_tokens is no multiple of what the processes read in one pass.
     """
+    size = counts.parameters(config.depth, vocab_size, config.preset, config.num_attention_heads)
+    keys = ("tokens_per_parameter", "tokens_per_scaling_parameter", "batch_tokens", "max_steps", "lr_scale")
     rows = config.per_device_train_batch_size
     one_pass = rows * config.max_length * num_processes
-    if config.batch_tokens % one_pass:
-        fits = max(1, round(config.batch_tokens / one_pass)) * one_pass
+    plan = pretraining(size, one_pass=one_pass, **{key: getattr(config, key) for key in keys})
+    accumulation = plan.batch_tokens // one_pass
+    if plan.batch_tokens % one_pass:
+        fits = max(1, round(plan.batch_tokens / one_pass)) * one_pass
         raise RecipeError(
-            f"batch_tokens={config.batch_tokens:,} is not a multiple of {rows} rows x {config.max_length} tokens x "
-            f"{num_processes} process(es) = {one_pass:,}. Try {fits:,}."
+            f"batch_tokens={plan.batch_tokens:,} is not a multiple of {rows} rows x "
+            f"{config.max_length} tokens x {num_processes} process(es) = {one_pass:,}. Try {fits:,}."
         )
-    if config.max_steps > 0:
-        steps = config.max_steps
-        say(f"horizon: {steps * config.batch_tokens:,} tokens = max_steps {steps:,} x {config.batch_tokens:,} a step")
-    else:
-        tokens = horizon_tokens(parameters, config.tokens_per_parameter)
-        steps = pretrain_steps(tokens, config.batch_tokens)
-        say(f"horizon: {tokens:,} tokens = {config.tokens_per_parameter} x {parameters:,} parameters")
-        say(f"steps: {steps:,} = {tokens:,} tokens // {config.batch_tokens:,} a step")
-    horizon = Horizon(steps, config.batch_tokens // one_pass, config.batch_tokens)
-    say(
-        f"a step: {config.batch_tokens:,} tokens = {rows} rows x {config.max_length} tokens x {num_processes} "
-        f"process(es) x {horizon.accumulation} pass(es)"
-    )
-    return horizon
+    say(f"horizon: {plan.tokens:,} tokens = {plan.tokens_from}")
+    say(f"a step: {plan.batch_tokens:,} tokens = {plan.batch_from}")
+    say(f"  = {rows} rows x {config.max_length} tokens x {num_processes} process(es) x {accumulation} pass(es)")
+    say(f"steps: {plan.steps:,} = {plan.tokens:,} tokens // {plan.batch_tokens:,} a step")
+    say(f"learning rates: x {plan.lr_scale:.3g} = {plan.lr_from}")
+    return Horizon(plan.steps, accumulation, plan.batch_tokens, plan.lr_scale)
 
 
 def pretrain(

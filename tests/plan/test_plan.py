@@ -9,6 +9,7 @@ from argparse import ArgumentParser
 import pytest
 
 from nanohf.plan import counts, horizon
+from nanohf.plan.horizon import pretraining
 from nanohf.plan.ledger import last_speeds
 from nanohf.plan.memory import memory
 from nanohf.plan.mixture import Part, chat_stage, problem_stage
@@ -58,10 +59,11 @@ def test_heads_where_the_formula_does_not_divide():
 
 
 def test_horizon_and_shards():
-    assert horizon.horizon_tokens(5_242_880) == 104_857_600
-    assert horizon.horizon_tokens(5_242_880, 8) == 41_943_040
-    # 5M parameters, 100M tokens, 480M characters, 2 shards
-    assert horizon.horizon_tokens(5_000_000) == 100_000_000
+    d4 = counts.parameters(4, 4_096)
+    assert pretraining(d4).tokens == 104_857_600
+    assert pretraining(d4, tokens_per_parameter=8).tokens == 41_943_040
+    assert pretraining(d4, tokens_per_scaling_parameter=12).tokens == 12 * (4 * 12 * 256**2 + 4_096 * 256)
+    # 100M tokens of 5M parameters are 480M characters, 2 shards
     assert horizon.characters(100_000_000) == 480_000_000
     assert horizon.shards(480_000_000) == 2
     assert [horizon.shards(n) for n in (1, 250_000_000, 250_000_001, 500_000_000)] == [1, 1, 2, 2]
@@ -71,15 +73,32 @@ def test_horizon_and_shards():
 def test_steps_of_every_stage():
     assert horizon.rl_steps(7_473, 16, 1) == 467
     assert horizon.rl_steps(7_473, 16, 2) == 934  # an epoch drops its remainder, so not 14,946 // 16
-    assert horizon.pretrain_steps(104_857_600, 32_768) == 3_200
-    assert horizon.pretrain_steps(104_857_599, 32_768) == 3_199
-    assert horizon.pretrain_steps(100, 32_768) == 1
+    d4 = counts.parameters(4, 4_096)
+    assert pretraining(d4, batch_tokens=32_768).steps == 3_200
+    assert pretraining(d4, batch_tokens=32_769).steps == 3_199
+    assert pretraining(d4, batch_tokens=2**30).steps == 1
     assert horizon.sft_steps(23_000, 32) == 719  # 718.75
     assert horizon.midtrain_steps(850_000, 600, 2**19) == 973  # 972.75
-    assert [horizon.default_batch_tokens(depth) for depth in (1, 11, 12, 20)] == [2**15, 2**15, 2**19, 2**19]
-    steps = [(name, stage.steps) for name, stage in plan(4, 4_096).stages.items()]
+    steps = [(name, stage.steps) for name, stage in plan(4, 4_096, batch_tokens=32_768).stages.items()]
     trained = [("pretrain", 3_200), ("midtrain", 973), ("sft", 719), ("grpo", 467)]
     assert steps == [("tokenizer", None), *trained, ("evaluate", None)]
+
+
+def test_batch_and_learning_rates_follow_from_the_horizon():
+    d12 = counts.parameters(12, 32_768)
+    assert pretraining(d12, batch_tokens=524_288).lr_scale == 1.0  # where nanochat tuned them
+    quarter = pretraining(d12, batch_tokens=131_072)
+    assert quarter.lr_scale == pytest.approx(0.5)
+    short = pretraining(d12, batch_tokens=524_288, max_steps=516)
+    assert short.tokens == 516 * 524_288 == pytest.approx(d12.total * 2, rel=1e-4)
+    assert short.lr_scale == pytest.approx(10**0.32, rel=1e-4)
+
+    d4 = pretraining(counts.parameters(4, 4_096))
+    assert (d4.batch_tokens, d4.steps) == (16_384, 6_400)  # log2(0.58 * 104,857,600^0.571) = 14.4
+    three = pretraining(counts.parameters(4, 4_096), one_pass=3 * 4_096)
+    assert three.batch_tokens == 12_288, "a multiple of what three processes read at a time"
+    given = pretraining(counts.parameters(4, 4_096), batch_tokens=8_192, lr_scale=0.3)
+    assert (given.batch_tokens, given.batch_from, given.lr_scale, given.lr_from) == (8_192, "given", 0.3, "given")
 
 
 def test_memory_by_hand():
@@ -99,6 +118,7 @@ def test_memory_by_hand():
         (lambda: plan(4, 0), r"vocab_size=0 must be positive.*--vocab-size 4096"),
         (lambda: plan(4, batch_tokens=0), r"batch_tokens=0 must be positive"),
         (lambda: plan(4, tokens_per_parameter=0), r"tokens_per_parameter=0 must"),
+        (lambda: plan(4, tokens_per_scaling_parameter=-1), r"tokens_per_scaling_parameter=-1 must"),
         (lambda: plan(4, chars_per_token=float("nan")), r"chars_per_token=nan must"),
         (lambda: horizon.StageInputs(sft_rows_per_step=0), r"sft_rows_per_step=0 must"),
         (lambda: horizon.rl_steps(10, 16), r"train_problems=10 is fewer than examples_per_step=16.*Take 10"),
@@ -170,7 +190,9 @@ def test_render_says_where_every_number_comes_from():
         "5,242,880 = 2 x 4,096 x 256 + 12 x 4 x 256^2",
         "horizon: 104,857,600 tokens = 20.0 x 5,242,880 parameters",
         "shards: 3 = ceil(503,316,480 / 250,000,000 characters a shard)",
-        "3,200 = max(1, 104,857,600 tokens // 32,768 tokens a step)",
+        "batch: 16,384 tokens a step = about 0.58 x 104,857,600^0.571",
+        "learning rates: x 0.5 = (16,384 / 524,288)^0.5 x (2,705,326,080 / 104,857,600)^0.32",
+        "6,400 = max(1, 104,857,600 tokens // 16,384 tokens a step)",
         "467 = 7,473 problems // 16 a step",
         "Run: nanohf run recipes/demo",
     ):
