@@ -110,6 +110,9 @@ def workspace(tmp_path, monkeypatch):
         (["--set", "grpo.eval_every=0"], ["eval_every=0", "at least 1"]),
         (["--set", "grpo.dataset_config=nonsense"], ["nonsense", "problems"]),
         (["--set", "grpo.learning_rate=0.1"], ["learning_rate", "lr_scale"]),
+        (["--set", "grpo.optimizer=trl"], ["lr_scale=0.07 does nothing with optimizer: trl", "(default: 1.0)"]),
+        (["--set", "sft.lr_scale=-1"], ["lr_scale=-1.0 must be at least 0"]),
+        (["--set", "sft.lora_r=4"], ["lora_r=4 does nothing without use_peft: true"]),
         (["--set", "pretrain.report_to=wandb"], ["wandb", "not installed"]),
     ],
 )
@@ -180,6 +183,12 @@ def test_overrides_win_and_access_tokens_are_not_recorded():
     assert stage.eval_every == yaml.safe_load((ROOT / "recipes/demo/grpo.yaml").read_text())["eval_every"]
     assert recipe.written(argv)["max_steps"] == "7"
     assert "hf_secret" not in str(recipe.written(argv))
+
+
+def test_a_recipes_rates_can_be_put_back_for_another_optimizer():
+    argv = ["--config", str(ROOT / "recipes/demo/grpo.yaml"), "--optimizer", "trl", "--learning_rate", "5e-4"]
+    stage, args = recipe.load("grpo", [*argv, "--lr_scale", "1", "--use_peft", "true", "--lora_r", "4"])
+    assert (stage.optimizer, args.learning_rate, stage.lora_r) == ("trl", 5e-4, 4)
 
 
 def test_a_recipe_wins_over_our_defaults(tmp_path):
