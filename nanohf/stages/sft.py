@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
         say(line)
     eval_rows = [source_rows(tokenizer, source, args)[0] for source in stage.eval_mixture]
     held_out = HeldOut(stage.eval_mixture, eval_rows, token_bytes(tokenizer), args.per_device_eval_batch_size)
-    args.assistant_only_loss = False  # the rows bring their labels
+    assistant_only, args.assistant_only_loss = args.assistant_only_loss, False  # the rows bring their labels
 
     trainer = SFTTrainer(
         model=model,
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
         record = record_of(trainer) | result
         record |= {"metric": "loss on held-out conversations"}
         record |= {"before": loss_of_conversations(before), "after": loss_of_conversations(after)}
-        record |= {"held_out": changes, "mixture": given}
+        record |= {"held_out": changes, "mixture": given, "assistant_only_loss": assistant_only}
         record |= {"losses": [[log["step"], log["loss"]] for log in trainer.state.log_history if "loss" in log]}
         record |= {"recipe": recipe.written(argv)}
 

@@ -156,6 +156,12 @@ def test_only_the_whole_of_gsm8k_enters_a_leaderboard():
     assert eval_results_yaml("sft", None) is None
 
 
+@pytest.mark.parametrize("stage", ["midtrain", "sft"])
+def test_which_tokens_were_trained_is_said_as_it_was(stage):
+    for only, says in ((True, "the assistant's tokens only"), (False, "all tokens, the user's too")):
+        assert f"(loss on {says};" in card(stage, RECORDS[stage] | {"assistant_only_loss": only}, None, "tester/x")
+
+
 def test_unknown_stage():
     with pytest.raises(ValueError, match="has no card"):
         card("dpo", {}, None, "a/b")
