@@ -46,6 +46,8 @@ def checkpoints(run_dir: str | Path, stage: str) -> Path:
 def claim(run_dir: str | Path, stage: str, recipe: dict) -> Path:
     """The stage's checkpoint folder, for this recipe: what was begun with other settings cannot go on with these.
 
+    What was begun with others and has no checkpoint yet is dropped, its first measurements too.
+
     Raises:
         RecipeError: the folder holds checkpoints of a recipe with other values.
     """
@@ -60,6 +62,8 @@ def claim(run_dir: str | Path, stage: str, recipe: dict) -> Path:
             f"or start it again: --from {stage} (or delete {folder})."
         )
     if os.environ.get("RANK", "0") == "0":
+        if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != wanted:
+            shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(note, wanted)
     return folder

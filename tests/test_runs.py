@@ -46,7 +46,11 @@ def test_what_is_done_again_is_kept(tmp_path):
 
 def test_checkpoints_of_another_recipe_are_refused(tmp_path):
     folder = runs.claim(tmp_path, "sft", {"max_steps": 3, "logging_steps": 1})
+    (folder / "pass_at_k.json").write_text("[]")
+    runs.claim(tmp_path, "sft", {"max_steps": 3})
+    assert (folder / "pass_at_k.json").is_file()
     runs.claim(tmp_path, "sft", {"max_steps": 4})  # nothing is lost yet
+    assert not (folder / "pass_at_k.json").exists()  # measured with other settings
     (folder / "checkpoint-1").mkdir()
     runs.claim(tmp_path, "sft", {"max_steps": "4", "logging_steps": 2, "keep_optimizer": True})
     with pytest.raises(RecipeError, match=r"another carry_optimizer, lr_scale, max_steps.*--from sft"):
