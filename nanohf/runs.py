@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from nanohf.recipe import RecipeError
+from nanohf.recipe import STAGES, RecipeError
 
 FREE_TO_CHANGE = {"run_dir", "push_to_hub", "hub_model_id", "hub_private_repo", "logging_steps", "report_to", "stage"}
 FREE_TO_CHANGE |= {"keep_optimizer"}
@@ -115,12 +115,12 @@ def _move_aside(final: Path) -> Path | None:
 
 
 def resolve(run_dir: str | Path, model: str) -> str:
-    """A stage's name inside the run to its folder; a folder or a Hub id stays what it is.
+    """A stage's name to its folder in the run, even where there is another of that name; else a folder or a Hub id.
 
     Raises:
         RecipeError: a stage of this run that is not finished.
     """
-    if "/" in model or Path(model).is_dir():
+    if model not in STAGES and ("/" in model or Path(model).is_dir()):
         return model
     if done(run_dir, model) is None:
         raise RecipeError(f"{run_dir} has no finished stage {model!r}, and it is no folder; run that stage first")

@@ -68,7 +68,18 @@ def test_evaluate_is_done_while_the_stages_are_those_it_scored(tmp_path):
     assert runs.set_aside(tmp_path, "evaluate").is_file()
 
 
-def test_resolve(tmp_path):
+def test_resolve(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("sft", "grpo", "mine"):
+        (tmp_path / folder).mkdir()
+    finish(tmp_path / "run")
+    assert runs.resolve("run", "sft") == "run/sft"
+    assert runs.resolve("run", "mine") == "mine"
+    with pytest.raises(RecipeError, match="no finished stage 'grpo'"):
+        runs.resolve("run", "grpo")
+    for folder in ("sft", "grpo", "mine"):
+        (tmp_path / folder).rmdir()
+
     finish(tmp_path)
     assert runs.resolve(tmp_path, "sft") == str(tmp_path / "sft")
     assert runs.resolve(tmp_path, "user/name") == "user/name"
