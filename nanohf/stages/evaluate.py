@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from transformers import AutoTokenizer
 
 from nanohf import recipe, runs
@@ -25,12 +24,13 @@ from nanohf.model import NanoHFForCausalLM
 from nanohf.rollout.engine import Engine
 from nanohf.tokenizer.render import readable
 from nanohf.tokenizer.train import encode_documents, token_bytes
-from nanohf.train.progress import say
+from nanohf.train.hardware import device_type
+from nanohf.train.progress import is_first, say
 
 
 def main(argv: list[str]) -> None:
     (config,) = recipe.load("evaluate", argv)
-    if not PartialState().is_main_process:
+    if not is_first():
         return
     started = time.perf_counter()
     count = min(config.problems, config.limit or config.problems)
@@ -65,9 +65,8 @@ def main(argv: list[str]) -> None:
 
 
 def load(folder: str):
-    device = PartialState().device
     model = NanoHFForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model.to(device).eval(), AutoTokenizer.from_pretrained(folder)
+    return model.to(device_type()).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def held_out_bpb(config, model, tokenizer) -> float:
