@@ -116,7 +116,8 @@ class PretrainConfig(Publish, TextSource, RunFolder):
         problems = too_small(
             self, depth=1, max_length=2, per_device_train_batch_size=1, batch_tokens=1,
             eval_steps=1, eval_tokens=1, save_steps=1, save_minutes=0, save_total_limit=1, logging_steps=1,
-            max_nonfinite_steps=1,
+            max_nonfinite_steps=1, matrix_lr=0, embedding_lr=0, head_lr=0, weight_decay=0, normuon=0, warmup_steps=0,
+            max_grad_norm=0,
         )  # fmt: skip
         if self.max_steps != -1 and self.max_steps < 1:
             problems.append(f"max_steps={self.max_steps} must be at least 1, or -1 for the horizon")
@@ -125,6 +126,10 @@ class PretrainConfig(Publish, TextSource, RunFolder):
         heads, width = self.num_attention_heads, 64 * self.depth
         if heads is not None and (heads < 1 or width % (2 * heads)):
             problems.append(f"num_attention_heads={heads} must divide hidden_size={width:,} into an even head size")
+        if self.max_steps == -1 and self.tokens_per_parameter <= 0:
+            problems.append(f"tokens_per_parameter={self.tokens_per_parameter} must be above 0")
+        if self.normuon >= 1:
+            problems.append(f"normuon={self.normuon} must be from 0 to below 1")
         if not 0 <= self.warmdown_ratio <= 1:
             problems.append(f"warmdown_ratio={self.warmdown_ratio} must be between 0 and 1")
         if self.mixed_precision not in ("auto", "no", "bf16"):
@@ -155,7 +160,7 @@ class EvaluateConfig(RunFolder):
     num_generations: int = field(default=4, metadata={"help": "samples a problem for pass@1"})
     max_completion_length: int = field(default=256, metadata={"help": "tokens of a sample"})
     temperature: float = field(default=1.0, metadata={"help": "of the samples"})
-    top_k: int = field(default=50, metadata={"help": "sample among so many"})
+    top_k: int = field(default=50, metadata={"help": "sample among so many; 0: all"})
     batch_size: int = field(default=32, metadata={"help": "problems, or rows of a task, at a time"})
     text_dataset: str = field(default="builtin", metadata={"help": "text for bits per byte: builtin, folder, Hub id"})
     text_dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
@@ -177,7 +182,8 @@ class EvaluateConfig(RunFolder):
             problems=1,
             num_generations=1,
             max_completion_length=1,
-            top_k=1,
+            temperature=0,
+            top_k=0,
             batch_size=1,
             eval_tokens=1,
             max_length=2,
@@ -287,7 +293,9 @@ def wrong_types(recipe: dict, types: dict) -> list[str]:
     """YAML values that the parser would take as they are: a fraction for a whole number, a word for a list."""
     problems = []
     for key, value in recipe.items():
-        if types[key] is int and type(value) is not int:
+        if types[key] == int | None and isinstance(value, float):
+            problems.append(f"{key}={value!r} must be a whole number or null")
+        elif types[key] is int and type(value) is not int:
             problems.append(f"{key}={value!r} must be a whole number")
         elif str(types[key]).startswith("list") and not isinstance(value, list):
             problems.append(f"{key}={value!r} must be a list, such as [{value}]")

@@ -138,7 +138,7 @@ class ProblemStage(PostTraining):
 
     def wrong_with(self, args) -> list[str]:
         """What does not fit together with the GRPOConfig."""
-        problems = []
+        problems = too_small(args, top_k=0)
         a_generation = args.steps_per_generation * args.num_iterations  # passes
         if args.save_steps * args.gradient_accumulation_steps % a_generation:
             steps = a_generation // args.gradient_accumulation_steps
