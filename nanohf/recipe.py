@@ -13,6 +13,8 @@ STAGES = ("tokenizer", "pretrain", "midtrain", "sft", "grpo", "evaluate")
 
 NOT_MIXTURES = {"chat_template_path", "completion_only_loss", "dataset_text_field", "dataset_kwargs", "truncation_mode"}
 NOT_MUONS = {"learning_rate", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"}
+NOT_MUONS |= {"optim_args", "optim_target_modules"}
+NOT_OURS = {"output_dir", "resume_from_checkpoint"}
 
 
 class RecipeError(ValueError):
@@ -276,8 +278,11 @@ def written(argv: list[str]) -> dict:
 
 
 def wrong_keys(recipe: dict, overrides: dict, types: dict) -> list[str]:
-    """Keys that no config has, and those that the chosen optimizer would not heed."""
+    """Keys that no config has, and those that the stage or its optimizer would not heed."""
     unknown = [f"unknown key {key!r}.{_suggest(key, types)}" for key in (*recipe, *overrides) if key not in types]
+    if "output_dir" in types and (unheard := NOT_OURS & {*recipe, *overrides}):
+        why = "leave it out, a stage writes run_dir/STAGE and goes on by itself"
+        unknown.append(f"{', '.join(sorted(unheard))}: {why}")
     muon = "optimizer" in types and (recipe | overrides).get("optimizer", "muon") in ("muon", ["muon"])
     if muon and (unheard := NOT_MUONS & {*recipe, *overrides}):
         rates = "lr_scale, matrix_lr, embedding_lr and head_lr"

@@ -114,6 +114,7 @@ def workspace(tmp_path, monkeypatch):
         (["--set", "evaluate.temperature=-1"], ["temperature=-1.0 must be at least 0"]),
         (["--set", "grpo.eval_every=0"], ["eval_every=0", "at least 1"]),
         (["--set", "grpo.dataset_config=nonsense"], ["nonsense", "problems"]),
+        (["--set", "sft.output_dir=elsewhere"], ["output_dir: leave it out, a stage writes run_dir/STAGE"]),
         (["--set", "grpo.learning_rate=0.1"], ["learning_rate", "lr_scale"]),
         (["--set", "grpo.optimizer=trl"], ["lr_scale=0.07 does nothing with optimizer: trl", "(default: 1.0)"]),
         (["--set", "sft.lr_scale=-1"], ["lr_scale=-1.0 must be at least 0"]),
