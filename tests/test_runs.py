@@ -6,6 +6,7 @@ import pytest
 
 from nanohf import runs
 from nanohf.recipe import RecipeError
+from nanohf.report import write_report
 
 
 def write(text):
@@ -66,6 +67,16 @@ def test_evaluate_is_done_while_the_stages_are_those_it_scored(tmp_path):
     runs.write_json(tmp_path / "results.json", {"finished": {"sft": "before"}})
     assert runs.done(tmp_path, "evaluate") is None
     assert runs.set_aside(tmp_path, "evaluate").is_file()
+
+
+def test_the_report_leaves_out_scores_of_a_predecessor(tmp_path):
+    record = {"minutes": 1.0, "tokens": 9, "metric": "loss", "before": 2.0, "after": 1.0, "recipe": {}}
+    runs.finish(tmp_path, "sft", record, write("weights"))
+    scores = {"bpb": 0.5, "pass_at_k": {"n": 9, "num_samples": 1, "pass@1": [0.1, 0.0, 0.2]}, "tasks": {}}
+    results = {"stages": {"sft": scores}, "conversation": "", "minutes": 7.0}
+    for finished, scored in ((runs.done(tmp_path, "sft")["finished"], True), ("before", False)):
+        runs.write_json(tmp_path / "results.json", results | {"finished": {"sft": finished}})
+        assert ("| sft | 0.5000 |" in write_report(tmp_path)) == scored
 
 
 def test_resolve(tmp_path, monkeypatch):
