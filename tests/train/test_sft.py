@@ -14,7 +14,8 @@ RECIPE = Path(__file__).parents[2] / "recipes/demo/sft.yaml"
 
 
 def trainer_of(model, tokenizer, tmp_path, *overrides) -> SFTTrainer:
-    _, args = recipe.load("sft", ["--config", str(RECIPE), "--output_dir", str(tmp_path), *overrides])
+    _, args = recipe.load("sft", ["--config", str(RECIPE), *overrides])
+    args.output_dir = str(tmp_path)
     sources = [
         Source("builtin", "gsm8k", "problems", rows=20),
         Source("builtin", "messages", "conversations", rows=20),
