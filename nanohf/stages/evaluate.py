@@ -17,7 +17,7 @@ from nanohf.data.loader import PackedLoader
 from nanohf.data.problems import problems, prompt_ids
 from nanohf.data.sources import text_stream
 from nanohf.evals.bpb import bits_per_byte
-from nanohf.evals.harness import run_tasks
+from nanohf.evals.harness import find_tasks, run_tasks
 from nanohf.evals.pass_at_k import score, shown
 from nanohf.hub.push import PushError, update_card
 from nanohf.model import NanoHFForCausalLM
@@ -33,17 +33,24 @@ def main(argv: list[str]) -> None:
     if not is_first():
         return
     started = time.perf_counter()
+    folders = {stage: runs.resolve(config.run_dir, stage) for stage in config.stages}
+    try:
+        manager = find_tasks(config.tasks)
+    except ValueError as error:
+        raise recipe.RecipeError(str(error)) from error
     count = min(config.problems, config.limit or config.problems)
     test = problems(config.dataset, config.dataset_config, "test", count)
     stages = {}
-    for stage in config.stages:
-        model, tokenizer = load(runs.resolve(config.run_dir, stage))
+    for stage, folder in folders.items():
+        model, tokenizer = load(folder)
         engine = Engine(model, tokenizer)
         stages[stage] = {
             "parameters": model.num_parameters(),
             "bpb": held_out_bpb(config, model, tokenizer),
             "pass_at_k": solve(config, engine, test),
-            "tasks": run_tasks(model, tokenizer, engine.generate, config.tasks, config.limit, config.batch_size),
+            "tasks": run_tasks(
+                model, tokenizer, engine.generate, config.tasks, manager, config.limit, config.batch_size
+            ),
         }
         say(f"{stage}: {stages[stage]['bpb']:.4f} bits per byte, {shown(stages[stage]['pass_at_k'])}")
 
