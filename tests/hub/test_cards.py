@@ -162,6 +162,13 @@ def test_which_tokens_were_trained_is_said_as_it_was(stage):
         assert f"(loss on {says};" in card(stage, RECORDS[stage] | {"assistant_only_loss": only}, None, "tester/x")
 
 
+def test_what_was_given_on_the_command_line_stands_in_the_recipe_as_it_would_in_a_file():
+    recipe = {"max_steps": "1000", "cautious": "true", "matrix_lr": "1e-2", "dataset": "builtin", "seed": 7}
+    text = card("pretrain", {"recipe": recipe}, None, "tester/x")
+    found = yaml.safe_load(text.partition("```yaml")[2].partition("```")[0])
+    assert found == {"max_steps": 1000, "cautious": True, "matrix_lr": 0.01, "dataset": "builtin", "seed": 7}
+
+
 def test_unknown_stage():
     with pytest.raises(ValueError, match="has no card"):
         card("dpo", {}, None, "a/b")
