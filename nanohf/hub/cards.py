@@ -88,7 +88,7 @@ def public(record: dict) -> dict:
     """stage.json as it may be published: without the machine's name and the paths of its owner."""
     record = {key: value for key, value in record.items() if key not in PRIVATE}
     recipe = {key: value for key, value in record.get("recipe", {}).items() if key not in MACHINE}
-    return record | {"recipe": _without_paths(recipe)}
+    return _without_paths(record | {"recipe": recipe})
 
 
 def hub_id(name: str | None) -> str | None:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from nanohf.hub.cards import STAGES, card, eval_results_yaml, hub_id
+from nanohf.hub.cards import STAGES, card, eval_results_yaml, hub_id, public
 
 COMMON = {"finished": "2026-01-02T03:04:05+00:00", "minutes": 12.5, "host": "secret-machine", "vocab_size": 4096}
 MODEL = COMMON | {"depth": 4, "parameters": 5242880, "device": "cpu", "tokens": 1638400, "tokens_per_second": 42869.67}
@@ -108,6 +108,15 @@ def test_neither_host_nor_paths_are_told(stage):
     assert "alice" not in text
     assert "pushed_to" not in text
     assert record == RECORDS[stage]  # rendering changes no record
+
+
+def test_the_published_record_has_no_paths_of_its_owner_either():
+    record = {"host": "secret-machine", "mixture": [{"name": "/home/alice/secrets/chats train", "tokens": 5}]}
+    record |= {"held_out": [{"source": "~alice/chats test"}], "skipped_files": ["/home/alice/text/bad.parquet"]}
+    told = public(record)
+    assert told["mixture"] == [{"name": "./chats train", "tokens": 5}]
+    assert told["skipped_files"] == ["./bad.parquet"]
+    assert "alice" not in str(told)
 
 
 def test_datasets_are_those_of_the_hub_that_were_trained_on():
