@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from nanohf.plan.counts import PRESETS
 
@@ -234,7 +235,8 @@ def load(stage: str, argv: list[str]) -> tuple:
 
     path, recipe, overrides = read(argv)
     classes = config_classes(stage)
-    types = {f.name: f.type for c in classes for f in fields(c) if f.init}
+    # As written: the parser replaces a field's type `int | None` by `int`, and another stage may have parsed before.
+    types = {f.name: get_type_hints(c)[f.name] for c in classes for f in fields(c) if f.init}
     if problems := wrong_keys(recipe, overrides, types) or wrong_types(recipe, types):
         raise RecipeError([f"{path}: {problem}" for problem in problems])
     find_beside(path, recipe)
@@ -298,9 +300,9 @@ def wrong_types(recipe: dict, types: dict) -> list[str]:
     """YAML values that the parser would take as they are: a fraction for a whole number, a word for a list."""
     problems = []
     for key, value in recipe.items():
-        if types[key] == int | None and isinstance(value, float):
-            problems.append(f"{key}={value!r} must be a whole number or null")
-        elif types[key] is int and type(value) is not int:
+        if value is None and type(None) in get_args(types[key]):
+            continue
+        if types[key] in (int, int | None) and type(value) is not int:
             problems.append(f"{key}={value!r} must be a whole number")
         elif str(types[key]).startswith("list") and not isinstance(value, list):
             problems.append(f"{key}={value!r} must be a list, such as [{value}]")

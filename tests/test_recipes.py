@@ -147,7 +147,7 @@ def test_a_mistake_ends_in_a_message_and_status_2_before_any_work(workspace, cap
         ),
         (
             lambda d: (d / "sft.yaml").write_text(SFT + "max_length: 64.5"),
-            "max_length=64.5 must be a whole number or null",
+            "max_length=64.5 must be a whole number",
         ),
         (lambda d: (d / "sft.yaml").write_text(SFT.replace("rows: 5, ", "")), "set rows"),
         (lambda d: (d / "sft.yaml").write_text(SFT.replace("builtin, config: problems, rows: 7", "./no")), "./no"),
@@ -224,6 +224,12 @@ def test_a_stage_alone_gives_status_2_too(tmp_path):
         )
         assert result.returncode == 2, stage
         assert "unknown key 'dpeth'" in result.stderr
+
+
+def test_null_is_taken_however_often_recipes_are_read(tmp_path):
+    (tmp_path / "sft.yaml").write_text(SFT + "save_total_limit: null\n")
+    for _ in range(2):
+        assert recipe.load("sft", ["--config", str(tmp_path / "sft.yaml")])[1].save_total_limit is None
 
 
 def test_unknown_stage():
