@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from nanohf.plan.counts import PRESETS
 
@@ -13,6 +14,8 @@ STAGES = ("tokenizer", "pretrain", "midtrain", "sft", "grpo", "evaluate")
 
 NOT_MIXTURES = {"chat_template_path", "completion_only_loss", "dataset_text_field", "dataset_kwargs", "truncation_mode"}
 NOT_MUONS = {"learning_rate", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"}
+NOT_MUONS |= {"optim_args", "optim_target_modules"}
+NOT_OURS = {"output_dir", "resume_from_checkpoint"}
 
 
 class RecipeError(ValueError):
@@ -124,18 +127,21 @@ class PretrainConfig(Publish, TextSource, RunFolder):
         problems = too_small(
             self, depth=1, max_length=2, per_device_train_batch_size=1, batch_tokens=1,
             eval_steps=1, eval_tokens=1, save_steps=1, save_minutes=0, save_total_limit=1, logging_steps=1,
-            max_nonfinite_steps=1,
+            max_nonfinite_steps=1, matrix_lr=0, embedding_lr=0, head_lr=0, weight_decay=0, normuon=0, warmup_steps=0,
+            max_grad_norm=0,
         )  # fmt: skip
         if self.max_steps != -1 and self.max_steps < 1:
             problems.append(f"max_steps={self.max_steps} must be at least 1, or -1 for the horizon")
         for key in ("tokens_per_parameter", "tokens_per_scaling_parameter", "lr_scale"):
             if (value := getattr(self, key)) is not None and not value > 0:
-                problems.append(f"{key}={value} must be positive")
+                problems.append(f"{key}={value} must be above 0")
         if self.preset not in PRESETS:
             problems.append(f"preset={self.preset!r} must be {' or '.join(PRESETS)}")
         heads, width = self.num_attention_heads, 64 * self.depth
         if heads is not None and (heads < 1 or width % (2 * heads)):
             problems.append(f"num_attention_heads={heads} must divide hidden_size={width:,} into an even head size")
+        if self.normuon >= 1:
+            problems.append(f"normuon={self.normuon} must be from 0 to below 1")
         if not 0 <= self.warmdown_ratio <= 1:
             problems.append(f"warmdown_ratio={self.warmdown_ratio} must be between 0 and 1")
         if self.mixed_precision not in ("auto", "no", "bf16"):
@@ -170,7 +176,7 @@ class EvaluateConfig(RunFolder):
     num_generations: int = field(default=4, metadata={"help": "samples a problem for pass@1"})
     max_completion_length: int = field(default=256, metadata={"help": "tokens of a sample"})
     temperature: float = field(default=1.0, metadata={"help": "of the samples"})
-    top_k: int = field(default=50, metadata={"help": "sample among so many"})
+    top_k: int = field(default=50, metadata={"help": "sample among so many; 0: all"})
     batch_size: int = field(default=32, metadata={"help": "problems, or rows of a task, at a time"})
     text_dataset: str = field(default="builtin", metadata={"help": "text for bits per byte: builtin, folder, Hub id"})
     text_dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
@@ -192,7 +198,8 @@ class EvaluateConfig(RunFolder):
             problems=1,
             num_generations=1,
             max_completion_length=1,
-            top_k=1,
+            temperature=0,
+            top_k=0,
             batch_size=1,
             eval_tokens=1,
             max_length=2,
@@ -241,7 +248,8 @@ def load(stage: str, argv: list[str]) -> tuple:
 
     path, recipe, overrides = read(argv)
     classes = config_classes(stage)
-    types = {f.name: f.type for c in classes for f in fields(c) if f.init}
+    # As written: the parser replaces a field's type `int | None` by `int`, and another stage may have parsed before.
+    types = {f.name: get_type_hints(c)[f.name] for c in classes for f in fields(c) if f.init}
     if problems := wrong_keys(recipe, overrides, types) or wrong_types(recipe, types):
         raise RecipeError([f"{path}: {problem}" for problem in problems])
     find_beside(path, recipe)
@@ -285,8 +293,11 @@ def written(argv: list[str]) -> dict:
 
 
 def wrong_keys(recipe: dict, overrides: dict, types: dict) -> list[str]:
-    """Keys that no config has, and those that the chosen optimizer would not heed."""
+    """Keys that no config has, and those that the stage or its optimizer would not heed."""
     unknown = [f"unknown key {key!r}.{_suggest(key, types)}" for key in (*recipe, *overrides) if key not in types]
+    if "output_dir" in types and (unheard := NOT_OURS & {*recipe, *overrides}):
+        why = "leave it out, a stage writes run_dir/STAGE and goes on by itself"
+        unknown.append(f"{', '.join(sorted(unheard))}: {why}")
     muon = "optimizer" in types and (recipe | overrides).get("optimizer", "muon") in ("muon", ["muon"])
     if muon and (unheard := NOT_MUONS & {*recipe, *overrides}):
         rates = "lr_scale, matrix_lr, embedding_lr and head_lr"
@@ -302,7 +313,9 @@ def wrong_types(recipe: dict, types: dict) -> list[str]:
     """YAML values that the parser would take as they are: a fraction for a whole number, a word for a list."""
     problems = []
     for key, value in recipe.items():
-        if types[key] is int and type(value) is not int:
+        if value is None and type(None) in get_args(types[key]):
+            continue
+        if types[key] in (int, int | None) and type(value) is not int:
             problems.append(f"{key}={value!r} must be a whole number")
         elif str(types[key]).startswith("list") and not isinstance(value, list):
             problems.append(f"{key}={value!r} must be a list, such as [{value}]")

@@ -1,6 +1,5 @@
 """report.md: what each stage of a run cost and what it brought, from the records the stages left."""
 
-import json
 from pathlib import Path
 
 from nanohf import runs
@@ -11,8 +10,7 @@ PHASES = ("generation", "reward", "forward", "backward", "optimizer", "other")  
 
 def write_report(run_dir: Path) -> str:
     """Writes run_dir/report.md from the stage.json files and results.json; returns its text."""
-    results_file = run_dir / "results.json"
-    results = json.loads(results_file.read_text(encoding="utf-8")) if results_file.is_file() else None
+    results = runs.done(run_dir, "evaluate")
     records = {stage: record for stage in STAGES[:-1] if (record := runs.done(run_dir, stage))}
     parts = [f"# {run_dir.name}", "", *cost_table(records, results)]
     parts += time_table(records.get("grpo", {}))

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from nanohf.recipe import RecipeError
+from nanohf.recipe import STAGES, RecipeError
 
 FREE_TO_CHANGE = {"run_dir", "push_to_hub", "hub_model_id", "hub_private_repo", "logging_steps", "report_to", "stage"}
 FREE_TO_CHANGE |= {"keep_optimizer"}
@@ -46,6 +46,8 @@ def checkpoints(run_dir: str | Path, stage: str) -> Path:
 def claim(run_dir: str | Path, stage: str, recipe: dict) -> Path:
     """The stage's checkpoint folder, for this recipe: what was begun with other settings cannot go on with these.
 
+    What was begun with others and has no checkpoint yet is dropped, its first measurements too.
+
     Raises:
         RecipeError: the folder holds checkpoints of a recipe with other values.
     """
@@ -60,6 +62,8 @@ def claim(run_dir: str | Path, stage: str, recipe: dict) -> Path:
             f"or start it again: --from {stage} (or delete {folder})."
         )
     if os.environ.get("RANK", "0") == "0":
+        if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != wanted:
+            shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(note, wanted)
     return folder
@@ -112,12 +116,12 @@ def _move_aside(final: Path) -> Path | None:
 
 
 def resolve(run_dir: str | Path, model: str) -> str:
-    """A stage's name inside the run to its folder; a folder or a Hub id stays what it is.
+    """A stage's name to its folder in the run, even where there is another of that name; else a folder or a Hub id.
 
     Raises:
         RecipeError: a stage of this run that is not finished.
     """
-    if "/" in model or Path(model).is_dir():
+    if model not in STAGES and ("/" in model or Path(model).is_dir()):
         return model
     if done(run_dir, model) is None:
         raise RecipeError(f"{run_dir} has no finished stage {model!r}, and it is no folder; run that stage first")

@@ -107,9 +107,18 @@ def workspace(tmp_path, monkeypatch):
         (["--set", "grpo.use_vllm=true"], ["use_vllm needs"]),
         (["--set", "grpo.top_p=0.9", "--set", "grpo.min_p=0.1"], ["top_p, min_p", "temperature and top_k only"]),
         (["--set", "pretrain.num_attention_heads=5"], ["num_attention_heads=5", "hidden_size=128"]),
+        (["--set", "pretrain.max_grad_norm=-1"], ["max_grad_norm=-1.0 must be at least 0"]),
+        (["--set", "pretrain.warmup_steps=-5"], ["warmup_steps=-5 must be at least 0"]),
+        (["--set", "pretrain.normuon=1"], ["normuon=1.0 must be from 0 to below 1"]),
+        (["--set", "grpo.top_k=-1"], ["top_k=-1 must be at least 0"]),
+        (["--set", "evaluate.temperature=-1"], ["temperature=-1.0 must be at least 0"]),
         (["--set", "grpo.eval_every=0"], ["eval_every=0", "at least 1"]),
         (["--set", "grpo.dataset_config=nonsense"], ["nonsense", "problems"]),
+        (["--set", "sft.output_dir=elsewhere"], ["output_dir: leave it out, a stage writes run_dir/STAGE"]),
         (["--set", "grpo.learning_rate=0.1"], ["learning_rate", "lr_scale"]),
+        (["--set", "grpo.optimizer=trl"], ["lr_scale=0.07 does nothing with optimizer: trl", "(default: 1.0)"]),
+        (["--set", "sft.lr_scale=-1"], ["lr_scale=-1.0 must be at least 0"]),
+        (["--set", "sft.lora_r=4"], ["lora_r=4 does nothing without use_peft: true"]),
         (["--set", "pretrain.report_to=wandb"], ["wandb", "not installed"]),
     ],
 )
@@ -132,6 +141,14 @@ def test_a_mistake_ends_in_a_message_and_status_2_before_any_work(workspace, cap
         (lambda d: (d / "sft.yaml").write_text("stage: sft"), "mixture is empty"),
         (lambda d: (d / "sft.yaml").write_text("mixture: builtin"), "mixture='builtin' must be a list"),
         (lambda d: (d / "pretrain.yaml").write_text("depth: 2.5"), "depth=2.5 must be a whole number"),
+        (
+            lambda d: (d / "pretrain.yaml").write_text("tokens_per_parameter: 0"),
+            "tokens_per_parameter=0 must be above 0",
+        ),
+        (
+            lambda d: (d / "sft.yaml").write_text(SFT + "max_length: 64.5"),
+            "max_length=64.5 must be a whole number",
+        ),
         (lambda d: (d / "sft.yaml").write_text(SFT.replace("rows: 5, ", "")), "set rows"),
         (lambda d: (d / "sft.yaml").write_text(SFT.replace("builtin, config: problems, rows: 7", "./no")), "./no"),
         (lambda d: (d / "sft.yaml").write_text("stage: sft\nmixture: [{dataset: x/y, converter: gsm9k}]"), "gsm9k"),
@@ -182,6 +199,12 @@ def test_overrides_win_and_access_tokens_are_not_recorded():
     assert "hf_secret" not in str(recipe.written(argv))
 
 
+def test_a_recipes_rates_can_be_put_back_for_another_optimizer():
+    argv = ["--config", str(ROOT / "recipes/demo/grpo.yaml"), "--optimizer", "trl", "--learning_rate", "5e-4"]
+    stage, args = recipe.load("grpo", [*argv, "--lr_scale", "1", "--use_peft", "true", "--lora_r", "4"])
+    assert (stage.optimizer, args.learning_rate, stage.lora_r) == ("trl", 5e-4, 4)
+
+
 def test_a_recipe_wins_over_our_defaults(tmp_path):
     text = (ROOT / "recipes/demo/sft.yaml").read_text() + "assistant_only_loss: false\ndisable_tqdm: false\n"
     (tmp_path / "sft.yaml").write_text(text)
@@ -201,6 +224,12 @@ def test_a_stage_alone_gives_status_2_too(tmp_path):
         )
         assert result.returncode == 2, stage
         assert "unknown key 'dpeth'" in result.stderr
+
+
+def test_null_is_taken_however_often_recipes_are_read(tmp_path):
+    (tmp_path / "sft.yaml").write_text(SFT + "save_total_limit: null\n")
+    for _ in range(2):
+        assert recipe.load("sft", ["--config", str(tmp_path / "sft.yaml")])[1].save_total_limit is None
 
 
 def test_unknown_stage():

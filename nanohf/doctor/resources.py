@@ -99,9 +99,8 @@ def available_memory(cuda: bool) -> int:
 def disk_enough(configs: dict[str, tuple], size: Size, todo: list[str]) -> Result:
     """The finals of all stages to come and the most checkpoints that lie there at a time, against the free disk.
 
-    Checkpoints that lie there already, of a run that goes on, count as free: new ones take their place.
-
-    A stage's checkpoints go when it is finished; while one is written, the ones it replaces are still there.
+    A stage's checkpoints go when it is finished; while one is written, the ones it replaces are still there. Those that
+    lie there already, of a run that goes on, count as free: new ones take their place.
     """
     run_dir = Path(next(iter(configs.values()))[0].run_dir)
     todo = [stage for stage in TRAINED if stage in todo]

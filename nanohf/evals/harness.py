@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -33,21 +33,28 @@ class NanoHFLM(HFLM):
         return torch.cat([context, output], dim=1)
 
 
-def run_tasks(
-    model, tokenizer, generate: Callable, tasks: list[str], limit: int | None, batch_size: int
-) -> dict[str, dict]:
-    """Each task's main metric: {task: {"metric", "value", "stderr", "n"}}. Tasks are ours (nanohf_*) or the harness's.
+def find_tasks(tasks: list[str]) -> TaskManager | None:
+    """What knows the tasks, ours (nanohf_*) and the harness's. It reads 15,000 files: once is enough.
 
     Raises:
         ValueError: an unknown task.
     """
     if not tasks:
-        return {}
+        return None
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = TaskManager(include_path=str(TASKS))
     if unknown := [task for task in tasks if task not in manager.all_tasks]:
         ours = ", ".join(path.stem for path in TASKS.glob("nanohf_*.yaml"))
         raise ValueError(f"tasks={unknown} are unknown to lm-eval and to us; ours are {ours}")
+    return manager
+
+
+def run_tasks(
+    model, tokenizer, generate: Callable, tasks: list[str], manager: TaskManager, limit: int | None, batch_size: int
+) -> dict[str, dict]:
+    """Each task's main metric: {task: {"metric", "value", "stderr", "n"}}. manager: `find_tasks(tasks)`."""
+    if not tasks:
+        return {}
     device = str(model.device)
     lm = NanoHFLM(pretrained=model, tokenizer=tokenizer, generate=generate, batch_size=batch_size, device=device)
     results = simple_evaluate(
@@ -66,8 +73,14 @@ def drawn(tasks: list[str], manager: TaskManager, limit: int | None) -> dict[str
     """At most `limit` rows of each task, drawn by a fixed seed: MMLU's first thousand are eight of its 57 subjects."""
     if limit is None:
         return None
-    sizes = {name: len(list(task.eval_docs)) for name, task in get_task_dict(tasks, manager).items()}
+    sizes = {name: len(list(task.eval_docs)) for name, task in members(get_task_dict(tasks, manager))}
     return {name: sorted(random.Random(0).sample(range(n), min(limit, n))) for name, n in sizes.items()}
+
+
+def members(tasks: dict) -> Iterator[tuple]:
+    """The tasks with their names, those inside groups (mmlu and its subjects) too."""
+    for name, task in tasks.items():
+        yield from members(task) if isinstance(task, dict) else [(name, task)]
 
 
 def main_metric(results: dict, task: str) -> dict:

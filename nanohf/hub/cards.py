@@ -3,6 +3,7 @@
 `model_cards/STAGE.md.jinja` is filled here; an absent figure reads "not measured".
 """
 
+import json
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -58,7 +59,9 @@ def card(stage: str, record: dict, results: dict | None, repo_id: str, base_mode
         word_problems=_named(_evaluated_on(results)) if "pass_at_k" in scores else None,
         curve=[row | {"step": _known(point.get("step"))} for point in _ends(curve) for row in _pass_rows(point)],
         example=curve[-1].get("example") if curve else None,
-        recipe_yaml=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=110).strip(),
+        recipe_yaml=yaml.safe_dump(
+            {key: _read(value) for key, value in recipe.items()}, sort_keys=False, allow_unicode=True, width=110
+        ).strip(),
         versions=", ".join(f"{name} {found}" for name, found in _versions(record).items()),
     )
     return str(ModelCard(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"))
@@ -85,7 +88,7 @@ def public(record: dict) -> dict:
     """stage.json as it may be published: without the machine's name and the paths of its owner."""
     record = {key: value for key, value in record.items() if key not in PRIVATE}
     recipe = {key: value for key, value in record.get("recipe", {}).items() if key not in MACHINE}
-    return record | {"recipe": _without_paths(recipe)}
+    return _without_paths(record | {"recipe": recipe})
 
 
 def hub_id(name: str | None) -> str | None:
@@ -140,6 +143,14 @@ def _model_index(stage: str, record: dict, results: dict | None) -> list[EvalRes
         dataset, config = TASK_DATA.get(task, (task, None))
         entries.append(entry(dataset, result["metric"], result["value"], result.get("n"), config))
     return entries
+
+
+def _read(value):
+    """A number or truth that was given on the command line, as a recipe would have it."""
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def _sources(stage: str, recipe: dict) -> list[dict]:

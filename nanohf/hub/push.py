@@ -76,11 +76,10 @@ def push_stage(
     return str(url)
 
 
-def update_card(run_dir: str | Path, stage: str, repo_id: str | None = None, token: str | None = None) -> str | None:
-    """Writes the card anew, as after an evaluation, and pushes it with .eval_results, nothing else.
+def update_card(run_dir: str | Path, stage: str) -> str | None:
+    """Writes the card anew, as after an evaluation, and pushes it with .eval_results to where the stage was pushed to.
 
-    repo_id: by default where the stage was pushed to; if it never was, only the folder's card is written.
-    Returns the repo's id, None if nothing was pushed.
+    Returns the repo's id; None: it never was, and only the folder's card is written.
 
     Raises:
         PushError: the stage is not finished, or the Hub cannot be reached or says no.
@@ -88,12 +87,12 @@ def update_card(run_dir: str | Path, stage: str, repo_id: str | None = None, tok
     folder = Path(run_dir) / stage
     if (record := runs.done(run_dir, stage)) is None:
         raise PushError(f"{run_dir} has no finished stage {stage!r}, so there is no card to update")
-    target = repo_id or record.get("pushed_to")
+    target = record.get("pushed_to")
     write_card(folder, stage, target or f"{Path(run_dir).resolve().name}-{stage}")
     if target is None:
         return None
-    api = HfApi(token=token)
-    with _safely(folder, target, token):
+    api = HfApi()
+    with _safely(folder, target, None):
         operations = [CommitOperationAdd("README.md", folder / "README.md")]
         if (folder / EVAL_RESULTS).is_file():
             operations.append(CommitOperationAdd(EVAL_RESULTS, folder / EVAL_RESULTS))

@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from transformers import AutoTokenizer
 
 from nanohf import recipe, runs
@@ -18,32 +17,40 @@ from nanohf.data.loader import PackedLoader
 from nanohf.data.problems import problems, prompt_ids
 from nanohf.data.sources import text_stream
 from nanohf.evals.bpb import bits_per_byte
-from nanohf.evals.harness import run_tasks
+from nanohf.evals.harness import find_tasks, run_tasks
 from nanohf.evals.pass_at_k import score, shown
 from nanohf.hub.push import PushError, update_card
 from nanohf.model import NanoHFForCausalLM
 from nanohf.rollout.engine import Engine
 from nanohf.tokenizer.render import readable
 from nanohf.tokenizer.train import encode_documents, token_bytes
-from nanohf.train.progress import say
+from nanohf.train.hardware import device_type
+from nanohf.train.progress import is_first, say
 
 
 def main(argv: list[str]) -> None:
     (config,) = recipe.load("evaluate", argv)
-    if not PartialState().is_main_process:
+    if not is_first():
         return
     started = time.perf_counter()
+    folders = {stage: runs.resolve(config.run_dir, stage) for stage in config.stages}
+    try:
+        manager = find_tasks(config.tasks)
+    except ValueError as error:
+        raise recipe.RecipeError(str(error)) from error
     count = min(config.problems, config.limit or config.problems)
     test = problems(config.dataset, config.dataset_config, "test", count)
     stages = {}
-    for stage in config.stages:
-        model, tokenizer = load(runs.resolve(config.run_dir, stage))
+    for stage, folder in folders.items():
+        model, tokenizer = load(folder)
         engine = Engine(model, tokenizer)
         stages[stage] = {
             "parameters": model.num_parameters(),
             "bpb": held_out_bpb(config, model, tokenizer),
             "pass_at_k": solve(config, engine, test),
-            "tasks": run_tasks(model, tokenizer, engine.generate, config.tasks, config.limit, config.batch_size),
+            "tasks": run_tasks(
+                model, tokenizer, engine.generate, config.tasks, manager, config.limit, config.batch_size
+            ),
         }
         say(f"{stage}: {stages[stage]['bpb']:.4f} bits per byte, {shown(stages[stage]['pass_at_k'])}")
 
@@ -65,9 +72,8 @@ def main(argv: list[str]) -> None:
 
 
 def load(folder: str):
-    device = PartialState().device
     model = NanoHFForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model.to(device).eval(), AutoTokenizer.from_pretrained(folder)
+    return model.to(device_type()).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def held_out_bpb(config, model, tokenizer) -> float:

@@ -127,7 +127,7 @@ def measure(accelerator, tokenizer, validation: list[torch.Tensor], model, step:
     """Bits per byte on the same validation rows every time, and a sample to look at."""
     with accelerator.autocast():
         bpb = bits_per_byte(model, validation, torch.tensor(token_bytes(tokenizer)), accelerator.gather)
-        # A sample is drawn by the main process alone, which under FSDP does not have the weights.
+        # Under FSDP no process has the whole weights to draw a sample with.
         sample = "" if accelerator.is_fsdp2 else f" | {complete(model, tokenizer, 'There is a', max_new_tokens=32)!r}"
     say(f"step {step:,} | {bpb:.4f} bits per byte{sample}")
     return {"bpb": bpb}

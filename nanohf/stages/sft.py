@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 from datasets import concatenate_datasets
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedConfig
 from trl import SFTTrainer
 
 from nanohf import recipe, runs
 from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
 from nanohf.hub.push import publish
-from nanohf.model import NanoHFForCausalLM
+from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.named_state import named_state
 from nanohf.report import mixture_table
 from nanohf.tokenizer.train import token_bytes
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     args.output_dir = str(runs.claim(stage.run_dir, stage.stage, recipe.written(argv)))
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
-    model = with_lora(stage, NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32))
+    model = with_lora(stage, load(source))
     tokenizer = AutoTokenizer.from_pretrained(source)
     optimizer, schedule = make_optimizer(stage, model)
     if stage.carry_optimizer:
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
         say(line)
     eval_rows = [source_rows(tokenizer, source, args)[0] for source in stage.eval_mixture]
     held_out = HeldOut(stage.eval_mixture, eval_rows, token_bytes(tokenizer), args.per_device_eval_batch_size)
-    args.assistant_only_loss = False  # the rows bring their labels
+    assistant_only, args.assistant_only_loss = args.assistant_only_loss, False  # the rows bring their labels
 
     trainer = SFTTrainer(
         model=model,
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
         record = record_of(trainer) | result
         record |= {"metric": "loss on held-out conversations"}
         record |= {"before": loss_of_conversations(before), "after": loss_of_conversations(after)}
-        record |= {"held_out": changes, "mixture": given}
+        record |= {"held_out": changes, "mixture": given, "assistant_only_loss": assistant_only}
         record |= {"losses": [[log["step"], log["loss"]] for log in trainer.state.log_history if "loss" in log]}
         record |= {"recipe": recipe.written(argv)}
 
@@ -77,6 +77,14 @@ def main(argv: list[str]) -> None:
 
         folder = runs.finish(stage.run_dir, stage.stage, record, write)
         publish(publishing, stage.stage, folder)
+
+
+def load(source: str) -> NanoHFForCausalLM:
+    """The model that the stage starts from. Of another architecture, weights would be left out and others made up."""
+    kind = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
+    if kind != NanoHFConfig.model_type:
+        raise recipe.RecipeError(f"model_name_or_path={source} is a {kind} model, not nanohf; see nanohf convert")
+    return NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32)
 
 
 def measure(held_out: HeldOut, trainer: SFTTrainer) -> list[dict]:

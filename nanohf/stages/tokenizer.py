@@ -7,19 +7,17 @@
 import time
 from itertools import islice
 
-from accelerate import PartialState
-
 from nanohf import recipe, runs
 from nanohf.data.sources import text_stream
 from nanohf.hub.push import publish
 from nanohf.tokenizer.train import capped, measure, train_tokenizer
 from nanohf.train.hardware import peak_memory
-from nanohf.train.progress import say
+from nanohf.train.progress import is_first, say
 
 
 def main(argv: list[str]) -> None:
     (config,) = recipe.load("tokenizer", argv)
-    if not PartialState().is_main_process:
+    if not is_first():
         return
     started = time.perf_counter()
 
@@ -33,7 +31,7 @@ def main(argv: list[str]) -> None:
     say(f"tokenizer: {config.vocab_size:,} tokens from {counted.chars:,} characters in {counted.texts:,} documents")
 
     validation = text_stream(config.dataset, "validation", config.dataset_config, config.text_column)
-    figures = measure(tokenizer, [row["text"] for row in islice(validation, 200)])
+    figures = measure(tokenizer, list(islice((row["text"] for row in validation if row["text"]), 200)))
     say(f"on validation text: {figures['chars_per_token']:.2f} characters a token")
 
     record = {

@@ -4,7 +4,7 @@ import copy
 import json
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from .progress import Speedometer, say
 NOT_THE_ENGINES = (
     "top_p", "min_p", "repetition_penalty", "generation_kwargs", "chat_template_kwargs", "cache_implementation",
 )  # fmt: skip
+RATES = ("lr_scale", "matrix_lr", "embedding_lr", "head_lr")
+LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 TRAINER_STATE = "trainer_state.json"
 SHOWN = ("loss", "reward", "groups/all_wrong", "groups/all_right", "entropy", "mean_token_accuracy")  # in a step's line
 
@@ -44,13 +46,26 @@ class PostTraining(RunFolder):
     lora_target_modules: list[str] = field(default_factory=lambda: ["all-linear"], metadata={"help": "what to adapt"})
 
     def __post_init__(self):
-        problems = too_small(self, lora_r=1, lora_alpha=1)
+        problems = too_small(self, lora_r=1, lora_alpha=1, lr_scale=0, matrix_lr=0, embedding_lr=0, head_lr=0)
         if self.optimizer not in ("muon", "trl"):
             problems.append(f"optimizer={self.optimizer!r} must be muon or trl")
         if not 0 <= self.lora_dropout < 1:
             problems.append(f"lora_dropout={self.lora_dropout} must be from 0 to below 1")
+        if self.optimizer == "trl":
+            problems += self.changed(RATES, "with optimizer: trl, which heeds learning_rate")
+        if not self.use_peft:
+            problems += self.changed(LORA, "without use_peft: true")
         if problems:
             raise RecipeError(problems)
+
+    def changed(self, names: tuple[str, ...], where: str) -> list[str]:
+        """A problem for each of the fields that has not its default."""
+        defaults = {f.name: f.default_factory() if f.default is MISSING else f.default for f in fields(self)}
+        return [
+            f"{name}={value} does nothing {where}; leave it out (default: {defaults[name]})"
+            for name in names
+            if (value := getattr(self, name)) != defaults[name]
+        ]
 
 
 @dataclass
@@ -123,7 +138,7 @@ class ProblemStage(PostTraining):
 
     def wrong_with(self, args) -> list[str]:
         """What does not fit together with the GRPOConfig."""
-        problems = []
+        problems = too_small(args, top_k=0)
         a_generation = args.steps_per_generation * args.num_iterations  # passes
         if args.save_steps * args.gradient_accumulation_steps % a_generation:
             steps = a_generation // args.gradient_accumulation_steps
@@ -151,8 +166,7 @@ def make_optimizer(stage: PostTraining, model) -> tuple[torch.optim.Optimizer | 
     """For a trainer's `optimizers`: ours over the trainable parameters, or none, which leaves it to TRL."""
     if stage.optimizer == "trl":
         return None, None
-    rates = {name: getattr(stage, name) for name in ("matrix_lr", "embedding_lr", "head_lr", "lr_scale")}
-    return build_optimizer(model, **rates), None
+    return build_optimizer(model, **{name: getattr(stage, name) for name in RATES}), None
 
 
 def without_push(args):

@@ -230,7 +230,8 @@ def save_checkpoint(accelerator, loader, state: dict, checkpoints: Path, keep: i
     final = checkpoints / f"step-{state['step']:08d}"
     partial = checkpoints / f".{final.name}.partial"
     if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
+        for half in checkpoints.glob(".step-*.partial"):  # of a run that was killed while it wrote
+            shutil.rmtree(half)
         partial.mkdir(parents=True)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(partial))

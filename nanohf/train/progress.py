@@ -5,8 +5,13 @@ import time
 from contextlib import contextmanager
 
 
+def is_first() -> bool:
+    """Whether this is the first of all processes. Accelerate's own state sees one of several on CPUs as alone."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def say(text: str) -> None:
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_first():
         print(text, flush=True)
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from nanohf.hub.cards import STAGES, card, eval_results_yaml, hub_id
+from nanohf.hub.cards import STAGES, card, eval_results_yaml, hub_id, public
 
 COMMON = {"finished": "2026-01-02T03:04:05+00:00", "minutes": 12.5, "host": "secret-machine", "vocab_size": 4096}
 COMMON |= {"peak_memory": 1234 * 2**20}
@@ -115,6 +115,15 @@ def test_neither_host_nor_paths_are_told(stage):
     assert record == RECORDS[stage]  # rendering changes no record
 
 
+def test_the_published_record_has_no_paths_of_its_owner_either():
+    record = {"host": "secret-machine", "mixture": [{"name": "/home/alice/secrets/chats train", "tokens": 5}]}
+    record |= {"held_out": [{"source": "~alice/chats test"}], "skipped_files": ["/home/alice/text/bad.parquet"]}
+    told = public(record)
+    assert told["mixture"] == [{"name": "./chats train", "tokens": 5}]
+    assert told["skipped_files"] == ["./bad.parquet"]
+    assert "alice" not in str(told)
+
+
 def test_datasets_are_those_of_the_hub_that_were_trained_on():
     used = ["HuggingFaceTB/smol-smoltalk", "openai/gsm8k", "karpathy/climbmix-400b-shuffle"]
     assert ModelCard(render("sft")).data.datasets == used
@@ -159,6 +168,19 @@ def test_only_the_whole_of_gsm8k_enters_a_leaderboard():
     assert eval_results_yaml("grpo", limited) is None
     assert eval_results_yaml("pretrain", RESULTS) is None
     assert eval_results_yaml("sft", None) is None
+
+
+@pytest.mark.parametrize("stage", ["midtrain", "sft"])
+def test_which_tokens_were_trained_is_said_as_it_was(stage):
+    for only, says in ((True, "the assistant's tokens only"), (False, "all tokens, the user's too")):
+        assert f"(loss on {says};" in card(stage, RECORDS[stage] | {"assistant_only_loss": only}, None, "tester/x")
+
+
+def test_what_was_given_on_the_command_line_stands_in_the_recipe_as_it_would_in_a_file():
+    recipe = {"max_steps": "1000", "cautious": "true", "matrix_lr": "1e-2", "dataset": "builtin", "seed": 7}
+    text = card("pretrain", {"recipe": recipe}, None, "tester/x")
+    found = yaml.safe_load(text.partition("```yaml")[2].partition("```")[0])
+    assert found == {"max_steps": 1000, "cautious": True, "matrix_lr": 0.01, "dataset": "builtin", "seed": 7}
 
 
 def test_unknown_stage():

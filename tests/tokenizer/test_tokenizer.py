@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from nanohf.stages import tokenizer as stage
 from nanohf.tokenizer.train import SPECIAL_TOKENS, capped, encode_documents, measure, token_bytes, train_tokenizer
 
 BOS, END = SPECIAL_TOKENS[0], SPECIAL_TOKENS[4]
@@ -125,6 +126,21 @@ def test_capped_counts_characters_of_cut_documents():
     assert list(capped(["abcdef", "gh", "ijk", "l"], max_chars=8, doc_cap=4)) == ["abcd", "gh", "ij"]
     assert list(capped(["ab", "c"], max_chars=100)) == ["ab", "c"]
     assert list(capped(["a" * 20_000], max_chars=10**6)) == ["a" * 10_000]
+
+
+def test_the_stage_is_one_processs_work_and_reads_past_empty_texts(tmp_path, monkeypatch):
+    (tmp_path / "text").mkdir()
+    for split, texts in (("train", [*corpus(), None]), ("validation", [None, "", "It's 12."])):
+        lines = [json.dumps({"text": text}) + "\n" for text in texts]
+        (tmp_path / f"text/{split}.jsonl").write_text("".join(lines))
+    (tmp_path / "t.yaml").write_text(f"dataset: {tmp_path}/text\nvocab_size: 320\n")
+    argv = ["--config", str(tmp_path / "t.yaml"), "--run_dir", str(tmp_path / "run")]
+    monkeypatch.setenv("RANK", "1")
+    stage.main(argv)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("RANK", "0")
+    stage.main(argv)
+    assert json.loads((tmp_path / "run/tokenizer/stage.json").read_text())["round_trip"] == 1
 
 
 def test_measure(tok):

@@ -8,13 +8,15 @@ from trl import SFTTrainer
 from nanohf import recipe
 from nanohf.data.chat import Source
 from nanohf.recipe import RecipeError
+from nanohf.stages import sft
 from nanohf.train.mixture import mixture
 
 RECIPE = Path(__file__).parents[2] / "recipes/demo/sft.yaml"
 
 
 def trainer_of(model, tokenizer, tmp_path, *overrides) -> SFTTrainer:
-    _, args = recipe.load("sft", ["--config", str(RECIPE), "--output_dir", str(tmp_path), *overrides])
+    _, args = recipe.load("sft", ["--config", str(RECIPE), *overrides])
+    args.output_dir = str(tmp_path)
     sources = [
         Source("builtin", "gsm8k", "problems", rows=20),
         Source("builtin", "messages", "conversations", rows=20),
@@ -60,6 +62,14 @@ def test_the_trainers_loss_is_the_models(model, tokenizer, tmp_path):
     theirs = trainer.compute_loss(model, dict(batch))
     inputs = {key: batch[key] for key in ("input_ids", "position_ids", "labels")}
     assert abs(theirs.item() - model(**inputs, use_cache=False).loss.item()) < 1e-4
+
+
+def test_a_model_of_another_architecture_is_refused(model, tmp_path):
+    model.config.save_pretrained(tmp_path)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"model_type": "nanohf"', '"model_type": "llama"'))
+    with pytest.raises(RecipeError, match="is a llama model, not nanohf"):
+        sft.load(str(tmp_path))
 
 
 def test_packed_documents_do_not_see_each_other(model, tokenizer, tmp_path):
