@@ -1,5 +1,6 @@
 """The tokenizer: every byte comes back, and text that spells a special token stays text."""
 
+import json
 import random
 
 import pytest
@@ -128,9 +129,9 @@ def test_capped_counts_characters_of_cut_documents():
     assert list(capped(["a" * 20_000], max_chars=10**6)) == ["a" * 10_000]
 
 
-def test_the_stage_is_one_processs_work_and_reads_past_empty_texts(tmp_path, monkeypatch):
+def test_the_stage_is_one_processs_work_and_reads_past_empty_texts(corpus, tmp_path, monkeypatch):
     (tmp_path / "text").mkdir()
-    for split, texts in (("train", [*corpus(), None]), ("validation", [None, "", "It's 12."])):
+    for split, texts in (("train", [*corpus, None]), ("validation", [None, "", "It's 12."])):
         lines = [json.dumps({"text": text}) + "\n" for text in texts]
         (tmp_path / f"text/{split}.jsonl").write_text("".join(lines))
     (tmp_path / "t.yaml").write_text(f"dataset: {tmp_path}/text\nvocab_size: 320\n")
