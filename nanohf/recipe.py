@@ -102,7 +102,7 @@ class PretrainConfig(Publish, TextSource, RunFolder):
     weight_decay: float = field(default=0.0, metadata={"help": "of the matrices"})
     normuon: float = field(default=0.9, metadata={"help": "beta2 of NorMuon's running mean square; 0: plain Muon"})
     warmup_steps: int = field(default=0, metadata={"help": "linear, from 0"})
-    warmdown_ratio: float = field(default=0.2, metadata={"help": "share of the steps over which the rate falls to 0"})
+    warmdown_ratio: float = field(default=0.5, metadata={"help": "share of the steps over which the rate falls to 0"})
     max_grad_norm: float = field(default=1.0, metadata={"help": "clip the gradient's norm; 0: never"})
     eval_steps: int = field(default=250, metadata={"help": "bits per byte and samples every so many steps"})
     eval_tokens: int = field(default=1_048_576, metadata={"help": "validation tokens"})

@@ -13,13 +13,13 @@ from small_run import COMMAND, ENVIRONMENT, ROOT, nanohf_run
 
 
 def kill_when(cwd: Path, appears: str, *options: str) -> None:
-    """Starts the run and ends all its processes with SIGKILL as soon as a path is there."""
+    """Starts the run and ends all its processes with SIGKILL as soon as a path is there and not empty."""
     process = subprocess.Popen(
         [*COMMAND, *options], cwd=cwd, env=ENVIRONMENT, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     for _ in range(2400):
-        if list(cwd.glob(appears)):
+        if any(path.stat().st_size for path in cwd.glob(appears)):
             break
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.05)
