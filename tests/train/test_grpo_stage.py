@@ -173,7 +173,8 @@ def test_two_processes_share_pass_at_k_and_get_the_same(guesser, whole, tmp_path
 )
 def test_other_optimizers_and_lora_leave_a_plain_model(guesser, tmp_path, monkeypatch, changes):
     monkeypatch.chdir(ROOT)
-    arguments = command(guesser, tmp_path / "run", **changes | {"max_steps": 3, "eval_every": 9})
+    exact = {"bf16": False}  # three answers are about as likely: rounding would choose another of them
+    arguments = command(guesser, tmp_path / "run", **changes | exact | {"max_steps": 3, "eval_every": 9})
     grpo.main(arguments[2:])
     folder = tmp_path / "run/grpo"
     assert not list(folder.glob("adapter*"))
