@@ -104,6 +104,7 @@ def pretrain(
         RecipeError: no finite loss and gradient for max_nonfinite_steps steps in a row; a text source that died.
     """
     model, optimizer = accelerator.prepare(model, optimizer)
+    base_lrs = [group["lr"] for group in optimizer.param_groups]  # a checkpoint's are those of its step
     state = {"step": 0, "seconds": 0.0, "nonfinite": 0, "before": None}
     if newest := newest_checkpoint(checkpoints):
         state = load_checkpoint(accelerator, loader, newest)
@@ -116,7 +117,6 @@ def pretrain(
         with speed.paused():
             save_checkpoint(accelerator, loader, state, checkpoints, config.save_total_limit)
 
-    base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     speed = Speedometer(horizon.steps, state["step"], config.logging_steps, peak_rate)
     started = time.perf_counter() - state["seconds"]
     saved, bad = time.monotonic(), 0
