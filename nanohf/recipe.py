@@ -150,14 +150,12 @@ class PretrainConfig(Publish, TextSource, RunFolder):
             problems.append(f"report_to={self.report_to!r} must be none, trackio, tensorboard or wandb")
         elif self.report_to != "none" and find_spec(self.report_to) is None:
             problems.append(f"report_to={self.report_to!r} is not installed: pip install {self.report_to}")
-        if (
-            not problems
-            and self.batch_tokens
-            and self.batch_tokens % (rows := self.per_device_train_batch_size * self.max_length)
-        ):
+        one_pass = self.per_device_train_batch_size * self.max_length
+        if not problems and self.batch_tokens and self.batch_tokens % one_pass:
             problems.append(
                 f"batch_tokens={self.batch_tokens:,} is not a multiple of {self.per_device_train_batch_size} rows x "
-                f"{self.max_length} tokens = {rows:,}. Try {max(1, round(self.batch_tokens / rows)) * rows:,}."
+                f"{self.max_length} tokens = {one_pass:,}. Try "
+                f"{max(1, round(self.batch_tokens / one_pass)) * one_pass:,}."
             )
         if problems:
             raise RecipeError(problems)

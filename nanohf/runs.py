@@ -20,9 +20,8 @@ from nanohf.recipe import STAGES, RecipeError
 
 FREE_TO_CHANGE = {"run_dir", "push_to_hub", "hub_model_id", "hub_private_repo", "logging_steps", "report_to", "stage"}
 FREE_TO_CHANGE |= {"keep_optimizer"}
-OPTIMIZER = (
-    "optimizer/state.safetensors"  # in a stage's folder; not beside the weights, where some read every safetensors
-)
+# In a stage's folder; not beside the weights, where some read every safetensors.
+OPTIMIZER = "optimizer/state.safetensors"
 PACKAGES = ("nanohf", "torch", "transformers", "trl", "accelerate", "datasets", "tokenizers")
 
 

@@ -82,6 +82,7 @@ def pretraining(
         require_positive("tokens_per_scaling_parameter", tokens_per_scaling_parameter, "nanochat's is 12.")
         tokens = round(tokens_per_scaling_parameter * parameters.scaling)
         tokens_from = f"{tokens_per_scaling_parameter} x {parameters.scaling:,} scaling parameters"
+    tokens = max(1, tokens)
     batch_from = "given"
     if batch_tokens is None:
         batch_tokens = max(1, round(best_batch_tokens(tokens) / one_pass)) * one_pass

@@ -72,8 +72,8 @@ def derive_horizon(config, vocab_size: int, num_processes: int) -> Horizon:
     if plan.batch_tokens % one_pass:
         fits = max(1, round(plan.batch_tokens / one_pass)) * one_pass
         raise RecipeError(
-            f"batch_tokens={plan.batch_tokens:,} is not a multiple of {rows} rows x "
-            f"{config.max_length} tokens x {num_processes} process(es) = {one_pass:,}. Try {fits:,}."
+            f"batch_tokens={plan.batch_tokens:,} is not a multiple of {rows} rows x {config.max_length} tokens x "
+            f"{num_processes} process(es) = {one_pass:,}. Try {fits:,}."
         )
     say(f"horizon: {plan.tokens:,} tokens = {plan.tokens_from}")
     say(f"a step: {plan.batch_tokens:,} tokens = {plan.batch_from}")
