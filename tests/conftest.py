@@ -9,8 +9,8 @@ import pytest
 import torch
 from small_run import ROOT, nanohf_run
 
+from nanohf.configs import PretrainConfig
 from nanohf.data import world
-from nanohf.recipe import PretrainConfig
 from nanohf.tokenizer.train import train_tokenizer
 from nanohf.train.pretraining import build_model
 

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "tokenizer": set(),
     "data": set(),
     "plan": set(),
-    "train": LOW | {"recipe", "runs"},
+    "train": LOW | {"configs", "recipe", "runs"},
     "rollout": LOW,
     "evals": LOW,
     "hub": LOW | {"recipe", "runs"},

@@ -12,9 +12,10 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import OPTIMIZER_NAME
 
+from nanohf.configs import RunFolder, too_small
 from nanohf.data.chat import Source
 from nanohf.optim.groups import build_optimizer
-from nanohf.recipe import RecipeError, RunFolder, too_small
+from nanohf.recipe import RecipeError
 
 from .hardware import peak_memory, refuse_fsdp, use_onednn
 from .progress import Speedometer, say

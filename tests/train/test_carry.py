@@ -7,11 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 from nanohf import runs
+from nanohf.configs import PretrainConfig
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.named_state import named_state
 from nanohf.pipeline import check_carried
-from nanohf.recipe import PretrainConfig, RecipeError
+from nanohf.recipe import RecipeError
 from nanohf.stages import sft
 from nanohf.train.carry import carry_over, save_moments
 from nanohf.train.posttrain import ChatStage

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from small_run import ENVIRONMENT, ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from nanohf.configs import PretrainConfig
 from nanohf.convert import convert
 from nanohf.data.problems import prompt_ids
-from nanohf.recipe import PretrainConfig, RecipeError
+from nanohf.recipe import RecipeError
 from nanohf.report import write_report
 from nanohf.rollout.engine import Engine
 from nanohf.stages import grpo

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from nanohf import recipe
+from nanohf.configs import PretrainConfig
 from nanohf.data.loader import PackedLoader
 from nanohf.data.sources import text_stream
 from nanohf.optim.groups import build_optimizer
@@ -122,7 +123,7 @@ def test_eight_passes_of_a_row_are_one_pass_of_eight(accelerator, model):
         assert not torch.equal(a, model.get_parameter(name))
 
 
-CONFIG = recipe.PretrainConfig(
+CONFIG = PretrainConfig(
     max_length=32, per_device_train_batch_size=4, batch_tokens=256, eval_steps=100, save_steps=4, logging_steps=2,
     max_nonfinite_steps=3,
 )  # fmt: skip

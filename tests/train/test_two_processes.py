@@ -15,11 +15,12 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from nanohf.configs import PretrainConfig
 from nanohf.data.loader import PackedLoader
 from nanohf.data.sources import text_stream
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.optim import muon
-from nanohf.recipe import PretrainConfig, RecipeError
+from nanohf.recipe import RecipeError
 from nanohf.runs import OPTIMIZER
 from nanohf.stages import tokenizer as tokenizer_stage
 from nanohf.tokenizer.train import encode_documents, token_bytes
