@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 
-from nanohf.data.loader import PackedLoader
+from nanohf.data.packing import PackedLoader
 from nanohf.data.sources import text_stream
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.groups import build_groups, build_optimizer
 from nanohf.optim.muon import MuonAdamW
 from nanohf.optim.schedule import lr_factor, muon_momentum
-from nanohf.tokenizer.train import encode_documents, token_bytes, train_tokenizer
+from nanohf.tokenizer.train_bpe import encode_documents, token_bytes, train_tokenizer
 
 PASS = 8 * 512  # tokens of one forward pass
 WINDOWS = {"layer_types": ["sliding_attention"] * 3 + ["full_attention"], "sliding_window": 128}

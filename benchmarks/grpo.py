@@ -21,12 +21,12 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 from trl import GRPOConfig, GRPOTrainer
 
-from nanohf.data import world
-from nanohf.data.problems import prompt_ids
+from nanohf.data import toy_world as world
+from nanohf.data.word_problems import prompt_ids
+from nanohf.generation.engine import Engine
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
-from nanohf.rollout.engine import Engine
-from nanohf.tokenizer.train import train_tokenizer
-from nanohf.train.grpo import rollout_func
+from nanohf.tokenizer.train_bpe import train_tokenizer
+from nanohf.train.grpo.trainer import rollout_func
 
 PROMPTS, SAMPLES, PROMPT = 4, 16, 96
 

@@ -14,8 +14,8 @@ import time
 import torch
 from transformers import NanoChatConfig, NanoChatForCausalLM
 
+from nanohf.hardware.device import use_onednn
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
-from nanohf.train.hardware import use_onednn
 
 
 def pair(depth: int, vocab_size: int) -> dict[str, torch.nn.Module]:

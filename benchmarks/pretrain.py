@@ -23,14 +23,14 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from transformers import NanoChatConfig, NanoChatForCausalLM
 
-from nanohf.data.loader import PackedLoader
+from nanohf.data.packing import PackedLoader
 from nanohf.data.sources import text_stream
+from nanohf.hardware.device import peak_flops, use_onednn
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.groups import build_optimizer
-from nanohf.plan.flops import flops_per_token
-from nanohf.tokenizer.train import encode_documents, train_tokenizer
-from nanohf.train.hardware import peak_flops, use_onednn
-from nanohf.train.pretraining import train_step
+from nanohf.scaling.flops import flops_per_token
+from nanohf.tokenizer.train_bpe import encode_documents, train_tokenizer
+from nanohf.train.pretrain_loop import train_step
 
 NAMES = ("ours", "ours compiled", "plain", "plain compiled")
 

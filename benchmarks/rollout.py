@@ -14,10 +14,10 @@ import time
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from nanohf.data import world
+from nanohf.data import toy_world as world
+from nanohf.generation.engine import Engine
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
-from nanohf.rollout.engine import Engine
-from nanohf.tokenizer.train import train_tokenizer
+from nanohf.tokenizer.train_bpe import train_tokenizer
 
 PROMPTS, SAMPLES, PROMPT, NEW = 4, 16, 96, 128
 

@@ -20,12 +20,12 @@ from tempfile import TemporaryDirectory
 import torch
 from trl import SFTConfig, SFTTrainer
 
-from nanohf.data import world
-from nanohf.data.chat import Source
+from nanohf.data import toy_world as world
+from nanohf.data.conversations import Source
+from nanohf.data.mixture import mixture
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.groups import build_optimizer
-from nanohf.tokenizer.train import train_tokenizer
-from nanohf.train.mixture import mixture
+from nanohf.tokenizer.train_bpe import train_tokenizer
 
 ROWS = 8
 SETTINGS = {

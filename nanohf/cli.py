@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     _convert(verbs.add_parser("convert", help="to transformers' NanoChatForCausalLM, or from it or nanochat itself"))
     args = parser.parse_args(argv)
 
-    from nanohf.recipe import RecipeError
+    from nanohf.recipe.loading import RecipeError
 
     try:
         return args.handler(args)
@@ -68,12 +68,12 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def _plan(parser: argparse.ArgumentParser) -> None:
-    from nanohf.plan import report
+    from nanohf.plan import plan_text as report
 
     def handler(args) -> int:
         if not args.recipe_dir:
             return report.main(args)
-        from nanohf.planned import of_recipes
+        from nanohf.plan.recipe_plan import of_recipes
 
         return report.main(args, of_recipes(args.recipe_dir))
 
@@ -88,7 +88,7 @@ def _chat(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=256)
 
     def handler(args) -> int:
-        from nanohf.chat import chat
+        from nanohf.chat.terminal import chat
 
         return chat(args.model, args.prompt, args.temperature, args.max_new_tokens)
 
@@ -102,7 +102,7 @@ def _push(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action="store_true", default=None, help="make new repos private")
 
     def handler(args) -> int:
-        from nanohf.stages.push import push
+        from nanohf.hub.push_run import push
 
         return push(args.run_dir, args.stages, args.to, args.private)
 
@@ -117,7 +117,7 @@ def _convert(parser: argparse.ArgumentParser) -> None:
     )
 
     def handler(args) -> int:
-        from nanohf.convert import convert
+        from nanohf.convert.formats import convert
 
         return convert(args.source, args.target, args.to)
 

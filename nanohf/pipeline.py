@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nanohf import recipe, runs
-from nanohf.recipe import STAGES, RecipeError
-from nanohf.report import write_report
+from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import STAGES, RecipeError
+from nanohf.report.run_report import write_report
+from nanohf.runs import run_folder as runs
 
 MODULES = {stage: f"nanohf.stages.{'sft' if stage == 'midtrain' else stage}" for stage in STAGES}
 PUSHED = STAGES[:-1]
@@ -143,7 +144,7 @@ def check_carried(configs: dict[str, tuple], todo: list[str]) -> None:
 
 def look(configs: dict[str, tuple], todo: list[str]) -> None:
     """Refuses a run that cannot fit on this machine, and warns of one that may not."""
-    from nanohf.doctor.resources import quick
+    from nanohf.doctor.resource_checks import quick
 
     results = quick(configs, todo)
     if failed := [f"{r.stage}: {r.what}: {r.figure}: {r.why}" for r in results if r.status == "fail"]:
@@ -211,7 +212,7 @@ def published(run_dir: Path, stage: str, record: dict, configs: tuple) -> bool:
     config = configs[-1]
     if stage not in PUSHED or not config.push_to_hub or record.get("pushed_to") == config.hub_model_id is not None:
         return True
-    from nanohf.hub.push import PushError, publish
+    from nanohf.hub.publish import PushError, publish
 
     try:
         publish(config, stage, run_dir / stage)

@@ -1,5 +1,6 @@
 """Tiny real objects that many tests share: a tokenizer trained on the toy world and a model with random weights."""
 
+import math
 import os
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -9,10 +10,11 @@ import pytest
 import torch
 from small_run import ROOT, nanohf_run
 
-from nanohf.configs import PretrainConfig
-from nanohf.data import world
-from nanohf.tokenizer.train import train_tokenizer
-from nanohf.train.pretraining import build_model
+from nanohf.data import toy_world as world
+from nanohf.model import NanoHFConfig, NanoHFForCausalLM
+from nanohf.recipe.schemas import PretrainConfig
+from nanohf.tokenizer.train_bpe import train_tokenizer
+from nanohf.train.pretrain_loop import build_model
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +48,21 @@ def finished(tmp_path_factory):
     for folder in ("recipes", "accelerate_configs", "nanohf"):
         (cwd / folder).symlink_to(ROOT / folder)
     return cwd, nanohf_run(cwd, "--name", "demo")
+
+
+@pytest.fixture
+def small_model():
+    """small_model(depth, vocab_size, **fields): evaluation mode, and no weight zero so that every path counts."""
+
+    def make(depth: int = 2, vocab_size: int = 128, **fields) -> NanoHFForCausalLM:
+        torch.manual_seed(1)
+        attention = fields.pop("attn_implementation", "sdpa")
+        config = NanoHFConfig.from_depth(depth, vocab_size=vocab_size, **fields)
+        model = NanoHFForCausalLM._from_config(config, attn_implementation=attention)
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.ndim == 2:
+                    p.normal_(0, 1 / math.sqrt(p.shape[1]))
+        return model.eval()
+
+    return make

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from small_run import ENVIRONMENT, ROOT
 
-from nanohf.recipe import STAGES
+from nanohf.recipe.loading import STAGES
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -72,7 +72,7 @@ def test_python(finished, code):
 
 
 def test_yaml_examples_are_valid(tmp_path, monkeypatch):
-    from nanohf import recipe
+    from nanohf.recipe import loading as recipe
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_texts").mkdir()
@@ -85,7 +85,7 @@ def test_yaml_examples_are_valid(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("stage", [name for name in DOCS if name in STAGES])
 def test_keys_in_the_docs_of_a_stage_are_known(stage):
-    from nanohf import recipe
+    from nanohf.recipe import loading as recipe
 
     types = {f.name: f.type for config in recipe.config_classes(stage) for f in fields(config)}
     for language, block in BLOCK.findall(DOCS[stage]):

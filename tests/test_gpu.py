@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
+from nanohf.generation.engine import Engine
 from nanohf.optim.groups import build_optimizer
-from nanohf.rollout.engine import Engine
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
 from datasets.data_files import EmptyDatasetError
 
-from . import spelling, world
+from nanohf.data import spelling
+from nanohf.data import toy_world as world
 
 BUILTIN = "builtin"
 BUILTIN_DOCUMENTS = 10**9  # generated as they are read, so as good as endless

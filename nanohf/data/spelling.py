@@ -15,7 +15,7 @@ import string
 import zlib
 from collections.abc import Iterator
 
-from .world.lexicon import JOBS, MEMBERS
+from nanohf.data.toy_world.lexicon import JOBS, MEMBERS
 
 KINDS = ("spelling", "letter_counting")
 SPLITS = ("train", "test")

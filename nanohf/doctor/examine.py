@@ -15,18 +15,20 @@ import torch
 import transformers
 from transformers import AutoTokenizer
 
-from nanohf import pipeline, runs
+from nanohf import pipeline
 from nanohf.data.sources import text_stream
+from nanohf.doctor import conversation_checks as chat
+from nanohf.doctor import training_checks as training
+from nanohf.doctor import word_problem_checks as problems
+from nanohf.doctor.check_result import Result, attempt, failed
+from nanohf.doctor.resource_checks import resources
+from nanohf.doctor.source_checks import check_sources
 from nanohf.model import NanoHFForCausalLM
-from nanohf.recipe import STAGES, RecipeError
-from nanohf.tokenizer.train import SMALLEST_VOCABULARY, capped, train_tokenizer
-from nanohf.train.pretraining import build_model
-from nanohf.train.probes import chat_trainer, waken
-
-from . import chat, problems, training
-from .resources import resources
-from .result import Result, attempt, failed
-from .sources import check_sources
+from nanohf.recipe.loading import STAGES, RecipeError
+from nanohf.runs import run_folder as runs
+from nanohf.tokenizer.train_bpe import SMALLEST_VOCABULARY, capped, train_tokenizer
+from nanohf.train.pretrain_loop import build_model
+from nanohf.train.sft_probes import chat_trainer, waken
 
 TOKENIZER_CHARS = 300_000  # for a stand-in, and fifty more a token: merges need text
 

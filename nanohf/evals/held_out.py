@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from nanohf.data.chat import Source
+from nanohf.data.conversations import Source
 
 
 class HeldOut:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import torch
 
-from .muon import MuonAdamW
+from nanohf.optim.muon import MuonAdamW
 
 SCALAR_LR = 0.005  # nanochat's of 2026-07 for the residual's scales, at any width
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from torch.optim.adamw import adamw
 
-from .sharding import ReplicatedShards, local, on_whole_matrices
+from nanohf.optim.sharding import ReplicatedShards, local, on_whole_matrices
 
 # Four quintic steps towards the polar factor, each the best one for what the step before leaves of singular values
 # between 0.003 and 1 (Polar Express, arXiv 2505.16932, Algorithm 1 with a safety factor of 1.02).

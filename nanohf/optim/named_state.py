@@ -6,7 +6,7 @@ Moments and step counts only; learning rates and all else of the groups are the 
 import torch
 from torch.distributed.tensor import DTensor
 
-from .muon import MuonAdamW, state_like
+from nanohf.optim.muon import MuonAdamW, state_like
 
 
 def named_state(optimizer: MuonAdamW, model: torch.nn.Module) -> dict[str, torch.Tensor]:

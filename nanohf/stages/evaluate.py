@@ -12,19 +12,20 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
-from nanohf import recipe, runs
-from nanohf.data.loader import PackedLoader
-from nanohf.data.problems import problems, prompt_ids
+from nanohf.data.packing import PackedLoader
 from nanohf.data.sources import text_stream
+from nanohf.data.word_problems import problems, prompt_ids
 from nanohf.evals.bpb import bits_per_byte
-from nanohf.evals.harness import find_tasks, run_tasks
+from nanohf.evals.lm_eval_model import find_tasks, run_tasks
 from nanohf.evals.pass_at_k import score, shown
-from nanohf.hub.push import PushError, update_card
+from nanohf.generation.engine import Engine
+from nanohf.hardware.device import device_type
+from nanohf.hub.publish import PushError, update_card
 from nanohf.model import NanoHFForCausalLM
-from nanohf.rollout.engine import Engine
+from nanohf.recipe import loading as recipe
+from nanohf.runs import run_folder as runs
 from nanohf.tokenizer.render import readable
-from nanohf.tokenizer.train import encode_documents, token_bytes
-from nanohf.train.hardware import device_type
+from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
 from nanohf.train.progress import is_first, say
 
 

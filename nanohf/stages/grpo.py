@@ -14,15 +14,16 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import nanohf.model  # noqa: F401 for the Auto classes
-from nanohf import recipe, runs
-from nanohf.data.problems import problems, prompt_ids
+from nanohf.data.word_problems import problems, prompt_ids
 from nanohf.evals.pass_at_k import score, shown
-from nanohf.hub.push import publish
-from nanohf.rollout.engine import Engine
-from nanohf.train.diagnosis import Diagnosis
-from nanohf.train.grpo import PassAtK, ProblemTrainer, correct_answer, refuse_nanohf, rollout_func
+from nanohf.generation.engine import Engine
+from nanohf.hub.publish import publish
+from nanohf.recipe import loading as recipe
+from nanohf.runs import run_folder as runs
+from nanohf.train.grpo.diagnosis import Diagnosis
+from nanohf.train.grpo.trainer import PassAtK, ProblemTrainer, correct_answer, refuse_nanohf, rollout_func
 from nanohf.train.lora import merged, with_lora
-from nanohf.train.posttrain import Progress, make_optimizer, record_of, save, train, without_push
+from nanohf.train.post_training import Progress, make_optimizer, record_of, save, train, without_push
 from nanohf.train.progress import say
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; our tests hold it

@@ -12,18 +12,11 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from transformers import AutoTokenizer
 
-from nanohf import recipe, runs
-from nanohf.data.loader import PackedLoader
+from nanohf.data.packing import PackedLoader
 from nanohf.data.sources import skipped_files, text_stream
 from nanohf.evals.bpb import bits_per_byte
-from nanohf.hub.push import publish
-from nanohf.optim.groups import build_optimizer
-from nanohf.optim.named_state import named_state
-from nanohf.plan.flops import flops_per_token
-from nanohf.rollout.engine import complete
-from nanohf.tokenizer.train import encode_documents, token_bytes
-from nanohf.train.carry import save_moments
-from nanohf.train.hardware import (
+from nanohf.generation.engine import complete
+from nanohf.hardware.device import (
     check_fsdp2,
     choose_precision,
     compiled,
@@ -32,7 +25,15 @@ from nanohf.train.hardware import (
     peak_memory,
     use_onednn,
 )
-from nanohf.train.pretraining import build_model, derive_horizon, pretrain
+from nanohf.hub.publish import publish
+from nanohf.optim.groups import build_optimizer
+from nanohf.optim.named_state import named_state
+from nanohf.recipe import loading as recipe
+from nanohf.runs import run_folder as runs
+from nanohf.scaling.flops import flops_per_token
+from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
+from nanohf.train.optimizer_handover import save_moments
+from nanohf.train.pretrain_loop import build_model, derive_horizon, pretrain
 from nanohf.train.progress import say
 
 

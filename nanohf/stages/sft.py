@@ -12,17 +12,18 @@ from datasets import concatenate_datasets
 from transformers import AutoTokenizer, PreTrainedConfig
 from trl import SFTTrainer
 
-from nanohf import recipe, runs
+from nanohf.data.mixture import mixture, source_rows
 from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
-from nanohf.hub.push import publish
+from nanohf.hub.publish import publish
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.named_state import named_state
-from nanohf.report import mixture_table
-from nanohf.tokenizer.train import token_bytes
-from nanohf.train.carry import carry_over, save_moments
+from nanohf.recipe import loading as recipe
+from nanohf.report.run_report import mixture_table
+from nanohf.runs import run_folder as runs
+from nanohf.tokenizer.train_bpe import token_bytes
 from nanohf.train.lora import merged, with_lora
-from nanohf.train.mixture import mixture, source_rows
-from nanohf.train.posttrain import Progress, make_optimizer, record_of, save, train, without_push
+from nanohf.train.optimizer_handover import carry_over, save_moments
+from nanohf.train.post_training import Progress, make_optimizer, record_of, save, train, without_push
 from nanohf.train.progress import say
 
 

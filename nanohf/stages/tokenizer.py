@@ -7,11 +7,12 @@
 import time
 from itertools import islice
 
-from nanohf import recipe, runs
 from nanohf.data.sources import text_stream
-from nanohf.hub.push import publish
-from nanohf.tokenizer.train import capped, measure, train_tokenizer
-from nanohf.train.hardware import peak_memory
+from nanohf.hardware.device import peak_memory
+from nanohf.hub.publish import publish
+from nanohf.recipe import loading as recipe
+from nanohf.runs import run_folder as runs
+from nanohf.tokenizer.train_bpe import capped, measure, train_tokenizer
 from nanohf.train.progress import is_first, say
 
 

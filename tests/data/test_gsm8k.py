@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nanohf.data.gsm8k import answer_parts, conversation, final_answer, is_correct
-from nanohf.rollout.calculator import calculate
+from nanohf.generation.calculator import calculate
 
 CLIPS = "She sold 48/2 = <<48/2=24>>24 clips.\nTogether <<48+24=72>>72.\n#### 72"
 

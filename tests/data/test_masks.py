@@ -10,7 +10,7 @@ import random
 import pytest
 
 from nanohf.data import spelling
-from nanohf.data.chat import Source, conversations
+from nanohf.data.conversations import Source, conversations
 
 pytestmark = pytest.mark.usefixtures("offline")
 YES, NO = True, False

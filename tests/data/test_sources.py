@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from nanohf.data import world
+from nanohf.data import toy_world as world
 from nanohf.data.sources import check_examples, check_text, examples, skipped_files, text_stream
 
 REAL = os.environ.get("NANOHF_TEST_DATA")

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from nanohf.data import gsm8k, spelling
-from nanohf.data.chat import Source, conversations
-from nanohf.rollout.calculator import calculate
+from nanohf.data.conversations import Source, conversations
+from nanohf.generation.calculator import calculate
 
 SIZE = 3000
 

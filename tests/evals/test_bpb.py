@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nanohf.evals.bpb import bits_per_byte
-from nanohf.tokenizer.train import encode_documents, token_bytes
+from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
 
 TEXTS = ["There is a cat, é 🙂.", "12 + 34 = 46\n" * 4, "A farmer has 7 hens. " * 3]
 

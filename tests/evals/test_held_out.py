@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nanohf.data.chat import Source
+from nanohf.data.conversations import Source
+from nanohf.data.mixture import source_rows
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
-from nanohf.tokenizer.train import token_bytes
-from nanohf.train.mixture import source_rows
+from nanohf.tokenizer.train_bpe import token_bytes
 
 SETTINGS = SimpleNamespace(
     seed=0, max_length=256, packing=True, packing_strategy="bfd", assistant_only_loss=True, dataset_num_proc=None

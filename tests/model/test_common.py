@@ -17,8 +17,8 @@ from transformers import (
     pipeline,
 )
 
+from nanohf.convert.nanochat_model import FIELDS
 from nanohf.model import NanoHFConfig, NanoHFModel
-from nanohf.model.convert import FIELDS
 
 V, SEQ = 128, 24
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
-from nanohf.plan import counts
+from nanohf.scaling import parameters as counts
 
 
 @pytest.mark.parametrize("vocab_size", [265, 4096, 32768, 65536])

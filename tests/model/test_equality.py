@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import DynamicCache, NanoChatConfig, NanoChatForCausalLM
 
-from nanohf.model.convert import FIELDS
+from nanohf.convert.nanochat_model import FIELDS
 
 
 @pytest.fixture(params=[{}, {"depth": 3, "num_key_value_heads": 1}, {"final_logit_softcapping": None}], ids=str)

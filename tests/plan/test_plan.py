@@ -8,13 +8,14 @@ from argparse import ArgumentParser
 
 import pytest
 
-from nanohf.plan import counts, horizon
-from nanohf.plan.horizon import pretraining
-from nanohf.plan.ledger import last_speeds
-from nanohf.plan.memory import memory
-from nanohf.plan.mixture import Part, chat_stage, problem_stage
-from nanohf.plan.report import add_arguments, main, plan, render, table
-from nanohf.planned import of_recipes
+from nanohf.plan.plan_text import add_arguments, main, plan, render, table
+from nanohf.plan.recipe_plan import of_recipes
+from nanohf.runs.ledger import last_speeds
+from nanohf.scaling import horizon
+from nanohf.scaling import parameters as counts
+from nanohf.scaling.horizon import pretraining
+from nanohf.scaling.memory import memory
+from nanohf.scaling.stage_steps import Part, chat_stage, problem_stage
 
 # depth: (hidden_size, heads, parameters at 65,536, parameters at 12,288), from 2·V·C + 12·depth·C² by hand
 LADDER = {
@@ -312,6 +313,6 @@ def test_a_recipe_says_its_dials_itself(capsys):
 
 
 def test_imports_nothing_heavy():
-    probe = "import sys, nanohf.plan.report; print(sorted({'torch', 'numpy', 'yaml'} & set(sys.modules)))"
+    probe = "import sys, nanohf.plan.plan_text; print(sorted({'torch', 'numpy', 'yaml'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"

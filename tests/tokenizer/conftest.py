@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from nanohf.tokenizer.train import train_tokenizer
+from nanohf.tokenizer.train_bpe import train_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import sys
 import pytest
 from jinja2 import TemplateError
 
-from nanohf.tokenizer.train import SPECIAL_TOKENS, encode_documents
+from nanohf.tokenizer.train_bpe import SPECIAL_TOKENS, encode_documents
 
 BOS, USER, USER_END, ASSISTANT, END, PYTHON, PYTHON_END, OUTPUT, OUTPUT_END = SPECIAL_TOKENS
 

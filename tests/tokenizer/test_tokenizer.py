@@ -6,7 +6,7 @@ import random
 import pytest
 
 from nanohf.stages import tokenizer as stage
-from nanohf.tokenizer.train import SPECIAL_TOKENS, capped, encode_documents, measure, token_bytes, train_tokenizer
+from nanohf.tokenizer.train_bpe import SPECIAL_TOKENS, capped, encode_documents, measure, token_bytes, train_tokenizer
 
 BOS, END = SPECIAL_TOKENS[0], SPECIAL_TOKENS[4]
 NASTY = (

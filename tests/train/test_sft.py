@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from trl import SFTTrainer
 
-from nanohf import recipe
-from nanohf.data.chat import Source
-from nanohf.recipe import RecipeError
+from nanohf.data.conversations import Source
+from nanohf.data.mixture import mixture
+from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import RecipeError
 from nanohf.stages import sft
-from nanohf.train.mixture import mixture
 
 RECIPE = Path(__file__).parents[2] / "recipes/demo/sft.yaml"
 

@@ -15,16 +15,16 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nanohf.configs import PretrainConfig
-from nanohf.data.loader import PackedLoader
+from nanohf.data.packing import PackedLoader
 from nanohf.data.sources import text_stream
 from nanohf.evals.bpb import bits_per_byte
+from nanohf.hardware.device import check_fsdp2, refuse_fsdp
 from nanohf.optim import muon
-from nanohf.recipe import RecipeError
-from nanohf.runs import OPTIMIZER
+from nanohf.recipe.loading import RecipeError
+from nanohf.recipe.schemas import PretrainConfig
+from nanohf.runs.run_folder import OPTIMIZER
 from nanohf.stages import tokenizer as tokenizer_stage
-from nanohf.tokenizer.train import encode_documents, token_bytes
-from nanohf.train.hardware import check_fsdp2, refuse_fsdp
+from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}

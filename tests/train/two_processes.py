@@ -14,7 +14,7 @@ from nanohf.optim import muon
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.named_state import load_named_state, named_state
 from nanohf.stages import pretrain as stage
-from nanohf.train import pretraining
+from nanohf.train import pretrain_loop as pretraining
 
 ROWS, LENGTH = 8, 32  # of a step, over all processes
 

@@ -2,7 +2,7 @@
 
 from datasets import Dataset, DatasetDict
 
-from nanohf.data.chat import from_arc, from_mmlu
+from nanohf.data.conversations import from_arc, from_mmlu
 from nanohf.data.gsm8k import final_answer
 from nanohf.data.sources import examples
 

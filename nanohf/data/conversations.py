@@ -1,0 +1,245 @@
+"""Conversations for midtraining and SFT: sources brought to one form. `nanohf.data.mixture` weighs and mixes them.
+
+One form: {"messages": [{"role": str, "content": [{"type": "text" | "python" | "python_output", "text": str}]}]}.
+Content is a list of parts everywhere, since Arrow wants one type over a whole column.
+
+A row that no conversation can be made of (roles out of order, an empty message) is left out, counted and reported;
+wrong columns end in an error at once, and so does a source of which more rows are left out than stay. Plain documents
+of pretraining, mixed in so that they are not forgotten, are a source too (converter=document).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from datasets import Dataset, Features, IterableDataset, List, Value
+
+from nanohf.data import gsm8k, identity
+from nanohf.data.sources import examples, text_stream
+
+LETTERS = "ABCDEFGHIJ"
+MESSAGES = Features(
+    {"messages": List({"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})})}
+)
+FAULT = Features({"fault": Value("string")})  # why a row is left out; empty if it is not
+QUESTION = ("instruction", "prompt", "question")
+INPUT = ("input", "context")
+ANSWER = ("output", "response", "answer", "completion")
+DOCUMENT = "document"
+
+
+@dataclass
+class Source:
+    """One line of a mixture: which examples, how they become conversations, and how often they are seen.
+
+    dataset: builtin, a folder or a Hub id, for converter=identity a YAML file; config: its configuration;
+    columns: {what the converter wants: what it is called here}, if the names differ; rows: only the first so many;
+    epochs: how often each is seen, 0.5 the first half only once, 2.5 the first half three times;
+    share: converter=document only, instead of rows: this share of the mixture's tokens, 0.2 for a fifth.
+    """
+
+    dataset: str
+    converter: str
+    config: str | None = None
+    split: str = "train"
+    columns: dict[str, str] | None = None
+    rows: int | None = None
+    epochs: float = 1.0
+    share: float | None = None
+
+    def __post_init__(self):
+        if self.converter not in (*CONVERTERS, DOCUMENT):
+            raise ValueError(f"converter={self.converter!r} must be one of {', '.join((*CONVERTERS, DOCUMENT))}")
+        if self.epochs <= 0:
+            raise ValueError(f"epochs={self.epochs} must be above 0; leave the source out instead")
+        if self.is_document:
+            if (self.rows is None) == (self.share is None):
+                raise ValueError("converter=document needs rows, a number of documents, or share, one of the two")
+            if self.split not in ("train", "validation"):
+                raise ValueError(f"split={self.split!r} must be train or validation, pretraining's two")
+        if self.share is not None:
+            if not self.is_document or self.epochs != 1:
+                raise ValueError("share is for converter=document without epochs; conversations have rows and epochs")
+            if not 0 < self.share < 1:
+                raise ValueError(f"share={self.share} must be between 0 and 1: 0.2 is a fifth of the mixture's tokens")
+        if self.converter == "identity":
+            if self.split != "train":
+                raise ValueError(f"split={self.split!r}: an identity file is for training only")
+            identity.load(self.dataset)
+        elif self.dataset.endswith(identity.SUFFIXES):
+            raise ValueError(f"{self.dataset} is a YAML file, which only converter=identity reads")
+
+    @property
+    def is_document(self) -> bool:
+        return self.converter == DOCUMENT
+
+    @property
+    def text_column(self) -> str:
+        return (self.columns or {}).get("text", "text")
+
+    @property
+    def name(self) -> str:
+        if self.converter == "identity":
+            return Path(self.dataset).name
+        return " ".join(filter(None, (self.dataset, self.config or (self.is_document and "documents"), self.split)))
+
+
+def documents(source: Source) -> IterableDataset:
+    """A document source's texts, {"text": str}, from the beginning of what pretraining reads."""
+    return text_stream(source.dataset, source.split, source.config, source.text_column)
+
+
+def conversations(source: Source) -> tuple[Dataset, list[str]]:
+    """A source's conversations, and for each row left out its number, counted from 0, and what is wrong with it."""
+    table = _table(source)
+    try:
+        table = table.map(
+            _converted,
+            with_indices=True,
+            fn_kwargs={"converter": source.converter},
+            remove_columns=table.column_names,
+            features=Features({**MESSAGES, **FAULT}),
+            load_from_cache_file=False,  # datasets knows our functions by name only, and would not see them change
+        )
+    except KeyError as error:
+        have = ", ".join(table.column_names)
+        raise ValueError(
+            f"source {source.name} has no {error} for converter={source.converter!r}; its columns are {have}"
+        ) from error
+    faults = {i: fault for i, fault in enumerate(table["fault"]) if fault}
+    described = [f"row {i}: {fault}" for i, fault in faults.items()]
+    if 2 * len(faults) > len(table):
+        raise ValueError(f"source {source.name}: {len(faults):,} of {len(table):,} rows are malformed; {described[0]}")
+    if faults:
+        table = table.select([i for i in range(len(table)) if i not in faults])
+    return table.remove_columns("fault"), described
+
+
+def _table(source: Source) -> Dataset:
+    """A source's rows, with the columns that its converter wants."""
+    if source.converter == "identity":
+        return Dataset.from_list(list(identity.rows(source.dataset, source.rows)))
+    table = examples(source.dataset, source.split, source.config, source.rows)
+    if not source.columns:
+        return table
+    if missing := [name for name in source.columns.values() if name not in table.column_names]:
+        have = ", ".join(table.column_names)
+        raise ValueError(f"source {source.name} has no {', '.join(missing)}; its columns are {have}")
+    return table.select_columns(list(source.columns.values())).rename_columns(
+        {there: wanted for wanted, there in source.columns.items()}
+    )
+
+
+class Malformed(ValueError):
+    """A row that no conversation can be made of, where others of its source may be sound."""
+
+
+def _converted(row: dict, index: int, converter: str) -> dict:
+    try:
+        messages = CONVERTERS[converter](row)["messages"]
+        check(messages)
+    except Malformed as error:
+        return {"messages": [], "fault": str(error)}
+    return {"messages": messages, "fault": ""}
+
+
+def check(messages: list[dict]) -> None:
+    """What the chat template would refuse, and what there is nothing to learn from.
+
+    Raises:
+        Malformed
+    """
+    roles = [message["role"] for message in messages]
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
+        raise Malformed(f"roles are {', '.join(map(str, roles))}, not user, assistant, ... after an optional system")
+    for number, message in enumerate(messages, 1):
+        kinds = [part["type"] for part in message["content"]]
+        allowed = ("text", "python", "python_output") if message["role"] == "assistant" else ("text",)
+        if unknown := [kind for kind in kinds if kind not in allowed]:
+            raise Malformed(f"message {number} ({message['role']}) has a part of type {unknown[0]}")
+        if any(b == "python_output" and a != "python" for a, b in zip(["", *kinds], kinds, strict=False)):
+            raise Malformed(f"message {number} has a python_output part that follows no python part")
+        if not any(part["text"].strip() for part in message["content"]):
+            raise Malformed(f"message {number} ({message['role']}) is empty")
+
+
+def text(content: str) -> list[dict]:
+    return [{"type": "text", "text": content}]
+
+
+def parts(content: str | list[dict] | None) -> list[dict]:
+    """Contents as parts, neighbouring text joined, for the template takes one text between two calls."""
+    if content is None or isinstance(content, str):
+        return text(content or "")
+    joined = []
+    for kind, group in groupby(content, key=lambda part: part["type"]):
+        texts = [part.get("text") or "" for part in group]
+        joined += [{"type": kind, "text": t} for t in (["".join(texts)] if kind == "text" else texts)]
+    return joined
+
+
+def from_messages(row: dict) -> dict:
+    """`messages` with contents that are strings, as in smol-smoltalk, or lists of parts; an empty system is none."""
+    messages = [{"role": m["role"], "content": parts(m["content"])} for m in row["messages"] or []]
+    if messages and messages[0]["role"] == "system" and not any(p["text"].strip() for p in messages[0]["content"]):
+        messages = messages[1:]
+    return {"messages": messages}
+
+
+def from_instructions(row: dict) -> dict:
+    """One of `instruction`, `prompt`, `question`, one of `output`, `response`, `answer`, `completion`: alpaca, dolly.
+
+    `input` or `context`, if there is one, follows the question after an empty line.
+    """
+    names = [_only(row, QUESTION), *[name for name in INPUT if name in row][:1], _only(row, ANSWER)]
+    for name in names:
+        if not isinstance(row[name], str | None):
+            raise Malformed(f"column {name!r} is a {type(row[name]).__name__}, not text")
+    *question, answer = [(row[name] or "").strip() for name in names]
+    return _exchange("\n\n".join(filter(None, question)) if question[0] else "", answer)
+
+
+def _only(row: dict, names: tuple[str, ...]) -> str:
+    found = [name for name in names if name in row]
+    if len(found) != 1:
+        raise ValueError(
+            f"converter='instructions' needs exactly one of the columns {', '.join(names)}; "
+            f"there are {', '.join(row)}. Choose with columns: {{{names[0]}: ITS_NAME_HERE, ...}}."
+        )
+    return found[0]
+
+
+def from_mmlu(row: dict) -> dict:
+    """`question`, `choices` (strings) and `answer` (index): cais/mmlu."""
+    return _multiple_choice(row["question"], row["choices"], row["answer"])
+
+
+def from_arc(row: dict) -> dict:
+    """`question`, `choices` {text, label} and `answerKey` (a label): allenai/ai2_arc."""
+    question, choices, key = row["question"], row["choices"], row["answerKey"]
+    answer = choices["label"].index(key) if key in choices["label"] else -1
+    return _multiple_choice(question, choices["text"], answer)
+
+
+def _multiple_choice(question: str, choices: list[str], answer: int) -> dict:
+    if not 0 <= answer < len(choices) <= len(LETTERS):
+        raise Malformed(f"the answer is none of the {len(choices)} choices, or these are over {len(LETTERS)}")
+    lines = [f"{LETTERS[i]}. {choice}" for i, choice in enumerate(choices)]
+    return _exchange("\n".join([question, *lines, "Answer with the letter only."]), LETTERS[answer])
+
+
+def _exchange(question: str, answer: str) -> dict:
+    messages = [{"role": "user", "content": text(question)}, {"role": "assistant", "content": text(answer)}]
+    return {"messages": messages}
+
+
+CONVERTERS: dict[str, Callable[[dict], dict]] = {
+    "messages": from_messages,
+    "gsm8k": gsm8k.conversation,
+    "mmlu": from_mmlu,
+    "arc": from_arc,
+    "instructions": from_instructions,
+    "identity": from_messages,  # of the conversations that nanohf.data.identity makes
+}

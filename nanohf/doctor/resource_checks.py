@@ -1,0 +1,130 @@
+"""The cheap part: is there memory and disk enough? Formulas only, no model and no data."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanohf.doctor.check_result import Result, attempt
+from nanohf.runs import run_folder as runs
+from nanohf.scaling.memory import Bytes, memory
+from nanohf.scaling.parameters import parameters
+
+TRAINED = ("pretrain", "midtrain", "sft", "grpo")
+# Bytes of one micro-batch, rough, on the low side of what was measured: d4 with 4,096 tokens, 4 rows x 512, eager,
+# fp32 took 752 MB, 201 of them logits by this rule and 336 activations. torch.compile fuses and recomputes.
+COPIES_OF_LOGITS = {False: 3, True: 2}
+VALUES_A_CHANNEL = {False: 20, True: 8}
+CERTAINLY = 3.0  # times the free memory: no error of the estimate makes that fit
+PROMPT_TOKENS = 256  # of a grpo row, beside the completion: an assumption
+
+
+@dataclass(frozen=True)
+class Size:
+    """The recipe's model."""
+
+    depth: int
+    vocab_size: int
+    preset: str
+
+    @property
+    def bytes(self) -> Bytes:
+        return memory(parameters(self.depth, self.vocab_size, self.preset))["total"]
+
+
+def quick(configs: dict[str, tuple], todo: list[str]) -> list[Result]:
+    """What `nanohf run` looks at before its stages `todo`. It fails only on what is certain.
+
+    That is a disk without room for the files, and several times more memory than there is, for the estimate is rough.
+    """
+    if not (size := model_size(configs)):
+        return []
+    memory_results = [memory_enough(stage, configs[stage], size, CERTAINLY) for stage in TRAINED if stage in todo]
+    return [*memory_results, disk_enough(configs, size, todo)]
+
+
+def resources(configs: dict[str, tuple]) -> list[Result]:
+    """Memory and disk for the stages of these configs, those that are finished left out."""
+    size = model_size(configs)
+    if not size:
+        return []
+    todo = [stage for stage in TRAINED if stage in configs and not runs.done(configs[stage][0].run_dir, stage)]
+    results = [r for stage in todo for r in attempt(stage, "memory", memory_enough, stage, configs[stage], size)]
+    return results + list(attempt("run", "disk", disk_enough, configs, size, todo))
+
+
+def model_size(configs: dict[str, tuple]) -> Size | None:
+    """From the recipes; None if they hold no pretraining, so that the model comes from elsewhere."""
+    if "tokenizer" not in configs or "pretrain" not in configs:
+        return None
+    pretrain = configs["pretrain"][0]
+    return Size(pretrain.depth, configs["tokenizer"][0].vocab_size, pretrain.preset)
+
+
+def memory_enough(stage: str, configs: tuple, size: Size, too_much: float = 1.0) -> Result:
+    """Weights, gradients, optimizer, and logits and activations of one micro-batch, against what is free now.
+
+    It fails above too_much times what is free.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    args = configs[-1]
+    rows = args.per_device_train_batch_size
+    length = PROMPT_TOKENS + args.max_completion_length if stage == "grpo" else args.max_length
+    compiled = bool(getattr(args, "torch_compile", False))
+    values = COPIES_OF_LOGITS[compiled] * 4 * size.vocab_size
+    values += VALUES_A_CHANNEL[compiled] * (2 if cuda else 4) * size.depth * 64 * size.depth
+    need, free = size.bytes.total + rows * length * values, available_memory(cuda)
+    figure = (
+        f"about {gigabytes(need)} of {gigabytes(free)} free: weights, gradients and optimizer "
+        f"{gigabytes(size.bytes.total)}, {rows} rows x {length} tokens {gigabytes(need - size.bytes.total)}"
+    )
+    fix = "lower per_device_train_batch_size and raise the accumulation"
+    if need > too_much * free:
+        return Result("fail", stage, "memory", figure, f"more than there is; {fix}")
+    if need > 0.8 * free:
+        return Result("warn", stage, "memory", figure, f"above 80% of it; if it runs out, {fix}")
+    return Result("ok", stage, "memory", figure)
+
+
+def available_memory(cuda: bool) -> int:
+    """Bytes free now: the GPU's, or the machine's."""
+    import psutil
+    import torch
+
+    return torch.cuda.mem_get_info()[0] if cuda else psutil.virtual_memory().available
+
+
+def disk_enough(configs: dict[str, tuple], size: Size, todo: list[str]) -> Result:
+    """The finals of all stages to come and the most checkpoints that lie there at a time, against the free disk.
+
+    A stage's checkpoints go when it is finished; while one is written, the ones it replaces are still there. Those that
+    lie there already, of a run that goes on, count as free: new ones take their place.
+    """
+    run_dir = Path(next(iter(configs.values()))[0].run_dir)
+    todo = [stage for stage in TRAINED if stage in todo]
+    final, checkpoint = size.bytes.weights, size.bytes.weights + size.bytes.optimizer
+    kept = {stage: configs[stage][-1].save_total_limit for stage in todo}
+    most = max((limit or 1 for limit in kept.values()), default=0) + 1 if todo else 0
+    need = len(todo) * final + most * checkpoint
+
+    folder = run_dir.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    lying = sum(path.stat().st_size for path in (run_dir / "checkpoints").rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder).free + lying
+    figure = (
+        f"{gigabytes(need)} of {gigabytes(free)} free: {len(todo)} finals of {gigabytes(final)}, "
+        f"{most} checkpoints of {gigabytes(checkpoint)}"
+    )
+    if need > free:
+        why = f"too little disk in {folder}; free some, lower save_total_limit, or work in another folder"
+        return Result("fail", "run", "disk", figure, why)
+    if endless := [stage for stage, limit in kept.items() if limit is None]:
+        why = f"{', '.join(endless)} keeps every checkpoint, {gigabytes(checkpoint)} each; set save_total_limit"
+        return Result("warn", "run", "disk", figure, why)
+    return Result("ok", "run", "disk", figure)
+
+
+def gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -1,0 +1,126 @@
+"""What the machine can do: its precision, its compiler, its peak; and what cannot be spread over its processes."""
+
+import os
+import re
+import resource
+from pathlib import Path
+
+import torch
+from accelerate.utils import parse_flag_from_env
+
+from nanohf.recipe.loading import RecipeError
+from nanohf.train.progress import say
+
+# Dense bf16 FLOP/s by name (the makers' data sheets, without sparsity).
+PEAK = {
+    "B200": 2250e12,
+    "GH200": 989e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10G": 70e12,
+    "A10": 125e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
+
+
+def device_type() -> str:
+    """The one Accelerator is going to choose. Asking accelerate would already settle it."""
+    if parse_flag_from_env("ACCELERATE_USE_CPU"):
+        return "cpu"
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def choose_precision(wanted: str, device_type: str) -> str:
+    """`mixed_precision` for the Accelerator, printed with its reason. Weights and optimizer state stay fp32.
+
+    Of the launcher, "no" counts as no choice: it says so by itself where nobody chose.
+
+    Raises:
+        RecipeError: the launcher chose something else than bf16.
+    """
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("no", "bf16"):
+        raise RecipeError(f"accelerate's mixed_precision={launched} must be bf16 or no: pretraining scales no losses")
+    if launched == "bf16":
+        chosen, why = "bf16", "chosen with accelerate launch or its config"
+    elif wanted != "auto":
+        chosen, why = wanted, "chosen in the recipe"
+    elif native := multiplies_bf16(device_type):
+        chosen, why = "bf16", f"auto: this machine's {native} multiplies it"
+    else:
+        chosen, why = "no", f"auto: {device_type} does not multiply bf16 by itself"
+    say(f"precision: {'fp32' if chosen == 'no' else chosen} ({why}); weights and optimizer state fp32")
+    return chosen
+
+
+def multiplies_bf16(device_type: str) -> str | None:
+    """The unit that does, or None."""
+    if device_type == "cuda":
+        return torch.cuda.get_device_name() if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    if device_type == "cpu" and torch.cpu._is_amx_tile_supported():
+        return "AMX"
+    return "AVX-512 BF16" if device_type == "cpu" and torch.cpu._is_avx512_bf16_supported() else None
+
+
+def use_onednn() -> None:
+    """fp32 products by oneDNN instead of MKL, 2.2x as fast on an AMD EPYC with AVX-512, where they stay fp32.
+
+    torch takes oneDNN only if it may round to bf16. Without AMX oneDNN does not: a product of numbers that only fp32
+    can hold is tried, and if it comes out rounded, all stays as it was.
+    """
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    x = torch.eye(256) * (1 + 2**-11)
+    if not torch.equal(x @ x, torch.eye(256) * (1 + 2**-11) ** 2):
+        torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+
+
+def compiled(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """torch.compile, or the model as it is where the machine has no compiler for the device it is going to run on."""
+    try:
+        torch.compile(torch.neg)(torch.ones(2, device=device))
+    except Exception as error:  # a missing compiler, header or Triton: each has an exception of its own
+        say(f"torch_compile: not on this machine ({str(error).strip().splitlines()[0]}); training goes on without")
+        return model
+    return torch.compile(model, dynamic=False)
+
+
+def peak_flops(device_name: str, precision: str) -> float | None:
+    """Of one device in that precision; None if it is not known: MFU is then left out."""
+    if precision != "bf16":
+        return None
+    return next((peak for name, peak in PEAK.items() if re.search(rf"\b{name}\b", device_name)), None)
+
+
+def peak_memory(device_type: str) -> int:
+    """The most bytes this process held: of the GPU as torch allocated them, else resident, libraries included."""
+    if device_type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would begin with what the parent process had
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text()).group(1))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of macOS, in bytes
+
+
+def refuse_fsdp(accelerator) -> None:
+    """For the stages whose saving and generating would have to gather sharded parameters first."""
+    if "FSDP" in str(accelerator.distributed_type):
+        raise RecipeError(
+            "FSDP is supported by the pretrain stage only, in version 2. Use accelerate_configs/ddp.yaml: every GPU "
+            "holds the whole model."
+        )
+
+
+def check_fsdp2(accelerator, config) -> None:
+    """For the pretrain stage: what of its recipe works without sharding only."""
+    if not accelerator.is_fsdp2:
+        refuse_fsdp(accelerator)
+    elif config.torch_compile:
+        raise RecipeError(
+            "torch_compile=true does not go with FSDP. Set it to false, or use accelerate_configs/ddp.yaml."
+        )

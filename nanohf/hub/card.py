@@ -1,0 +1,253 @@
+"""Model cards: what a stage's stage.json and the run's results.json say, and not a number more.
+
+`model_cards/STAGE.md.jinja` is filled here; an absent figure reads "not measured".
+"""
+
+import json
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from jinja2 import Environment, FileSystemLoader, Undefined
+
+from nanohf.recipe.loading import shipped
+
+STAGES = ("tokenizer", "pretrain", "midtrain", "sft", "grpo")
+PRIVATE = ("host", "pushed_to")  # of stage.json: nobody's business
+MACHINE = ("run_dir", "output_dir", "hub_token")  # of a recipe, likewise
+LIBRARIES = ("torch", "transformers", "trl", "nanohf")
+
+# lm-eval task -> Hub dataset, configuration. Other tasks are named by the harness's name.
+TASK_DATA = {
+    "nanohf_gsm8k": ("openai/gsm8k", "main"),
+    "nanohf_mmlu": ("cais/mmlu", "all"),
+    "nanohf_arc_easy": ("allenai/ai2_arc", "ARC-Easy"),
+    "nanohf_arc_challenge": ("allenai/ai2_arc", "ARC-Challenge"),
+}
+GSM8K_TEST_ROWS = 1319
+
+
+def card(stage: str, record: dict, results: dict | None, repo_id: str, base_model: str | None = None) -> str:
+    """The README.md of a stage.
+
+    record: its stage.json; results: the run's results.json, if there is one; base_model: the Hub id it was made from.
+
+    Raises:
+        ValueError: a stage that has no card.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"stage={stage!r} has no card. Stages: {', '.join(STAGES)}.")
+    record, scores = public(record), _scores(stage, results)
+    recipe = record.get("recipe", {})
+    curve = record.get("pass_at_k") or []
+    environment = Environment(
+        loader=FileSystemLoader(shipped("model_cards")),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["known"] = _known
+    text = environment.get_template(f"{stage}.md.jinja").render(
+        metadata=_metadata(stage, record, results, repo_id, base_model).to_yaml(),
+        repo_id=repo_id,
+        record=record,
+        made_from=_made_from(recipe, base_model),
+        sources=[_described(source) for source in _sources(stage, recipe)],
+        evaluation=_rows(scores),
+        word_problems=_named(_evaluated_on(results)) if "pass_at_k" in scores else None,
+        curve=[row | {"step": _known(point.get("step"))} for point in _ends(curve) for row in _pass_rows(point)],
+        example=curve[-1].get("example") if curve else None,
+        recipe_yaml=yaml.safe_dump(
+            {key: _read(value) for key, value in recipe.items()}, sort_keys=False, allow_unicode=True, width=110
+        ).strip(),
+        versions=", ".join(f"{name} {found}" for name, found in _versions(record).items()),
+    )
+    return str(ModelCard(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"))
+
+
+def eval_results_yaml(stage: str, results: dict | None) -> str | None:
+    """`.eval_results/nanohf.yaml`, which feeds a benchmark's leaderboard; None where nothing may claim a place there.
+
+    Only GSM8K can: the Hub takes entries for registered benchmarks, and of our tasks' datasets openai/gsm8k is one. A
+    limited evaluation (fewer than all 1,319 test rows) gives none, since it would not be the benchmark's own figure;
+    nor does the toy world, which is no Hub dataset.
+    """
+    task = _scores(stage, results).get("tasks", {}).get("nanohf_gsm8k")
+    if not task or task.get("n") != GSM8K_TEST_ROWS:
+        return None
+    notes = "no examples, greedy, with nanohf's calculator"
+    entry = EvalResultEntry(
+        dataset_id="openai/gsm8k", task_id="gsm8k", value=round(100 * task["value"], 2), notes=notes
+    )
+    return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
+
+
+def public(record: dict) -> dict:
+    """stage.json as it may be published: without the machine's name and the paths of its owner."""
+    record = {key: value for key, value in record.items() if key not in PRIVATE}
+    recipe = {key: value for key, value in record.get("recipe", {}).items() if key not in MACHINE}
+    return _without_paths(record | {"recipe": recipe})
+
+
+def hub_id(name: str | None) -> str | None:
+    """The name if it is a Hub id; None for builtin, a folder, an identity file or a stage's name."""
+    local = not name or name == "builtin" or name.startswith((".", "/", "~")) or Path(name).exists()
+    local = local or name.endswith((".yaml", ".yml"))
+    return None if local or name.count("/") != 1 else name
+
+
+def _metadata(stage: str, record: dict, results: dict | None, repo_id: str, base_model: str | None) -> ModelCardData:
+    figures = _model_index(stage, record, results) if stage != "tokenizer" else []
+    used = [source["dataset"] for source in _sources(stage, record["recipe"]) if not source.get("held_out")]
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation" if stage != "tokenizer" else None,
+        license=record.get("license", "apache-2.0"),
+        tags=["nanohf", stage],
+        datasets=list(dict.fromkeys(filter(None, map(hub_id, used)))) or None,
+        base_model=base_model,
+        model_name=repo_id.split("/")[-1] if figures else None,
+        eval_results=figures or None,
+    )
+
+
+def _model_index(stage: str, record: dict, results: dict | None) -> list[EvalResult]:
+    """Every figure with the data it was measured on. Data that is on no Hub is named, not given an id."""
+
+    def entry(dataset: str, metric: str, value: float, n: int | None = None, config: str | None = None, split="test"):
+        return EvalResult(
+            task_type="text-generation",
+            dataset_type=hub_id(dataset) or dataset,
+            dataset_name=_named(dataset),
+            dataset_config=config,
+            dataset_split=split,
+            metric_type=metric.replace(" ", "_"),
+            metric_name=f"{metric} (n = {n:,})" if n else metric,
+            metric_value=value,
+        )
+
+    scores, entries = _scores(stage, results), []
+    if "pass_at_k" in scores:
+        dataset, measured = _evaluated_on(results), scores["pass_at_k"]
+        entries += [entry(dataset, k, measured[k][0], measured["n"]) for k in _ks(measured)]
+    elif "after" in record and "metric" in record:
+        sources = _sources(stage, record["recipe"])  # the loss is of conversations only
+        held_out = [s["dataset"] for s in sources if s.get("held_out") and s.get("converter") != "document"]
+        data = held_out or [s["dataset"] for s in sources]
+        name = data[0] if len(set(data)) == 1 else "mixture of " + ", ".join(dict.fromkeys(map(_named, data)))
+        split = "validation" if stage == "pretrain" else "test"
+        entries.append(entry(name, record["metric"], record["after"], split=split))
+    for task, result in scores.get("tasks", {}).items():
+        dataset, config = TASK_DATA.get(task, (task, None))
+        entries.append(entry(dataset, result["metric"], result["value"], result.get("n"), config))
+    return entries
+
+
+def _read(value):
+    """A number or truth that was given on the command line, as a recipe would have it."""
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def _sources(stage: str, recipe: dict) -> list[dict]:
+    """What a recipe names as data: its mixture, or its one dataset. The default dataset is builtin."""
+    if stage in ("midtrain", "sft"):
+        held_out = [source | {"held_out": True} for source in recipe.get("eval_mixture", [])]
+        return [*recipe.get("mixture", []), *held_out]
+    source = {"dataset": recipe.get("dataset", "builtin"), "config": recipe.get("dataset_config")}
+    return [source | {"rows": recipe.get("dataset_rows"), "split": "train"}]
+
+
+def _described(source: dict) -> str:
+    """`[openai/gsm8k](...), main, train, 2 epochs` for the card's list."""
+    parts = [_linked(source["dataset"]), source.get("config"), source.get("split", "train")]
+    parts += [f"the first {int(source['rows']):,} rows" if source.get("rows") else None]  # an override is a string
+    parts += [f"{source['epochs']:g} epochs" if source.get("epochs", 1) != 1 else None]
+    parts += ["plain documents, all of their tokens" if source.get("converter") == "document" else None]
+    parts += [f"{100 * source['share']:g}% of the tokens" if source.get("share") else None]
+    parts += ["held out" if source.get("held_out") else None]
+    return ", ".join(filter(None, parts))
+
+
+def _made_from(recipe: dict, base_model: str | None) -> str:
+    source = recipe.get("model_name_or_path", "pretrain")
+    if base_model:
+        return f"[{base_model}](https://huggingface.co/{base_model})"
+    return f"the run's stage `{source}`" if source in STAGES else f"`{source}`"
+
+
+def _linked(dataset: str) -> str:
+    return f"[{dataset}](https://huggingface.co/datasets/{dataset})" if hub_id(dataset) else _named(dataset)
+
+
+def _named(dataset: str) -> str:
+    return "nanohf's builtin toy world" if dataset == "builtin" else dataset
+
+
+def _evaluated_on(results: dict | None) -> str:
+    return (results or {}).get("recipe", {}).get("dataset", "builtin")
+
+
+def _versions(record: dict) -> dict[str, str]:
+    return record.get("versions") or {name: version(name) for name in LIBRARIES}
+
+
+def _scores(stage: str, results: dict | None) -> dict:
+    return (results or {}).get("stages", {}).get(stage) or {}
+
+
+def _rows(scores: dict) -> list[dict]:
+    """The lines of the evaluation table: what, value, interval, n, all as text."""
+    rows = []
+    if "bpb" in scores:
+        rows.append({"what": "bits per byte", "value": _known(scores["bpb"]), "interval": "-", "n": "-"})
+    rows += _pass_rows(scores["pass_at_k"]) if "pass_at_k" in scores else []
+    for task, result in scores.get("tasks", {}).items():
+        value, stderr = result["value"], result.get("stderr")
+        interval = (
+            "not measured" if stderr is None else f"[{_known(value - 1.96 * stderr)}, {_known(value + 1.96 * stderr)}]"
+        )
+        what = f"{task} ({result['metric']})"
+        rows.append({"what": what, "value": _known(value), "interval": interval, "n": _known(result.get("n"))})
+    return rows
+
+
+def _pass_rows(measured: dict) -> list[dict]:
+    def row(k: str, mean: float, low: float, high: float) -> dict:
+        interval = f"[{100 * low:.1f}%, {100 * high:.1f}%]"
+        return {"what": k, "value": f"{100 * mean:.1f}%", "interval": interval, "n": f"{measured['n']:,}"}
+
+    return [row(k, *measured[k]) for k in _ks(measured)]
+
+
+def _ks(measured: dict) -> list[str]:
+    """pass@1 and pass@(number of samples)."""
+    return [k for k in dict.fromkeys(("pass@1", f"pass@{measured.get('num_samples', 1)}")) if k in measured]
+
+
+def _ends(curve: list[dict]) -> list[dict]:
+    return curve if len(curve) < 2 else [curve[0], curve[-1]]
+
+
+def _known(value, otherwise: str = "not measured") -> str:
+    """A figure for reading: 655,360, 42,870, 0.3198."""
+    if value is None or isinstance(value, Undefined):
+        return otherwise
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _without_paths(value):
+    """Absolute paths tell a user's name and machine; their last part tells the data."""
+    if isinstance(value, dict):
+        return {key: _without_paths(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(part) for part in value]
+    if isinstance(value, str) and value.startswith(("/", "~")):
+        return f"./{Path(value).name}"
+    return value

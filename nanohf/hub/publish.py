@@ -1,0 +1,190 @@
+"""A stage's folder to a Hub repo, in one commit; and its card, which a folder has even if it is never pushed.
+
+nanohf push runs/NAME grpo --to USER/NAME      # makes USER/NAME-grpo
+"""
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub.utils import validate_repo_id
+
+from nanohf.hub.card import STAGES, card, eval_results_yaml, hub_id, public
+from nanohf.runs import run_folder as runs
+
+PUBLISHED = {".json", ".safetensors", ".py", ".jinja", ".md", ".yaml"}
+EVAL_RESULTS = ".eval_results/nanohf.yaml"
+ADVICE = {
+    401: "Log in with `hf auth login`, or set HF_TOKEN to a token that may write.",
+    403: "The token may not write there: use one with write access, or another USER.",
+}
+
+
+class PushError(RuntimeError):
+    """A push that failed. The stage's folder is untouched, and the message says how to push it later."""
+
+
+def publish(config, stage: str, folder: Path) -> str | None:
+    """The end of every stage: writes the card, and pushes the folder if the recipe says so.
+
+    config: has push_to_hub and hub_model_id, as TRL's configs do; hub_private_repo and hub_token are heeded if there.
+    Without a hub_model_id the repo is RUN-STAGE of the token's user. Returns the repo's URL; None: nothing was pushed.
+
+    Raises:
+        PushError: the push failed.
+    """
+    folder = Path(folder)
+    repo_id = config.hub_model_id or f"{folder.parent.resolve().name}-{stage}"
+    if not config.push_to_hub:
+        write_card(folder, stage, repo_id)
+        return None
+    private, token = getattr(config, "hub_private_repo", None), getattr(config, "hub_token", None)
+    return push_stage(folder.parent, stage, repo_id, private, token)
+
+
+def push_stage(
+    run_dir: str | Path, stage: str, repo_id: str, private: bool | None = None, token: str | None = None
+) -> str:
+    """Makes the repo if need be, and the run's stage its content: one commit, weights of an earlier push removed.
+
+    private: None leaves it to the organisation's default; an existing repo stays what it is.
+
+    Raises:
+        PushError: the stage is not finished, or the Hub cannot be reached or says no.
+    """
+    folder = Path(run_dir) / stage
+    if (record := runs.done(run_dir, stage)) is None:
+        raise PushError(f"{run_dir} has no finished stage {stage!r}. Run it first: nanohf run ... --until {stage}")
+    write_card(folder, stage, repo_id)
+    api = HfApi(token=token)
+    with _safely(folder, repo_id, token):
+        url = api.create_repo(repo_id, private=private, exist_ok=True)
+        write_card(folder, stage, url.repo_id)  # now with the user's name
+        files = {path.relative_to(folder).as_posix(): path for path in published(folder)}
+        operations = [CommitOperationAdd(name, path) for name, path in files.items() if name != "stage.json"]
+        operations.append(CommitOperationAdd("stage.json", json.dumps(public(record), indent=2).encode() + b"\n"))
+        stale = [name for name in api.list_repo_files(url.repo_id) if name not in files and _ours(name)]
+        operations += [CommitOperationDelete(name) for name in stale]
+        api.create_commit(url.repo_id, operations, commit_message=_message(stage, record))
+    runs.write_json(folder / "stage.json", record | {"pushed_to": url.repo_id})
+    print(f"pushed {folder} to {url}", flush=True)
+    return str(url)
+
+
+def update_card(run_dir: str | Path, stage: str) -> str | None:
+    """Writes the card anew, as after an evaluation, and pushes it with .eval_results to where the stage was pushed to.
+
+    Returns the repo's id; None: it never was, and only the folder's card is written.
+
+    Raises:
+        PushError: the stage is not finished, or the Hub cannot be reached or says no.
+    """
+    folder = Path(run_dir) / stage
+    if (record := runs.done(run_dir, stage)) is None:
+        raise PushError(f"{run_dir} has no finished stage {stage!r}, so there is no card to update")
+    target = record.get("pushed_to")
+    write_card(folder, stage, target or f"{Path(run_dir).resolve().name}-{stage}")
+    if target is None:
+        return None
+    api = HfApi()
+    with _safely(folder, target, None):
+        operations = [CommitOperationAdd("README.md", folder / "README.md")]
+        if (folder / EVAL_RESULTS).is_file():
+            operations.append(CommitOperationAdd(EVAL_RESULTS, folder / EVAL_RESULTS))
+        elif api.file_exists(target, EVAL_RESULTS):
+            operations.append(CommitOperationDelete(EVAL_RESULTS))
+        api.create_commit(target, operations, commit_message=f"{stage}: card after evaluation")
+    return target
+
+
+def write_card(folder: Path, stage: str, repo_id: str) -> None:
+    """README.md, and .eval_results where there is a result that may stand there, from the run's own records."""
+    record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+    results = results_of(folder.parent, record)
+    text = card(stage, record, results, repo_id, base_model(folder.parent, stage, record))
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    entries = folder / EVAL_RESULTS
+    if (content := eval_results_yaml(stage, results)) is not None:
+        entries.parent.mkdir(exist_ok=True)
+        entries.write_text(content, encoding="utf-8")
+    else:
+        entries.unlink(missing_ok=True)
+
+
+def results_of(run_dir: Path, record: dict) -> dict | None:
+    """results.json, unless it is older than the stage: then it measured a predecessor of this model."""
+    found = run_dir / "results.json"
+    if not found.is_file():
+        return None
+    if "finished" in record and found.stat().st_mtime < datetime.fromisoformat(record["finished"]).timestamp():
+        return None
+    return json.loads(found.read_text(encoding="utf-8"))
+
+
+def base_model(run_dir: Path, stage: str, record: dict) -> str | None:
+    """The Hub id of what the stage was made from, if it is on the Hub."""
+    if stage in ("tokenizer", "pretrain"):
+        return None
+    source = record.get("recipe", {}).get("model_name_or_path", "pretrain")
+    if source in STAGES:
+        return (runs.done(run_dir, source) or {}).get("pushed_to")
+    return hub_id(source)
+
+
+def published(folder: Path) -> list[Path]:
+    """The files that go to the Hub: by their endings, hidden ones only if they are ours, no optimizer state."""
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix in PUBLISHED]
+    files = [p for p in files if p != folder / runs.OPTIMIZER]
+    return [p for p in files if not p.relative_to(folder).as_posix().startswith(".") or p == folder / EVAL_RESULTS]
+
+
+def stage_repo(to: str, stage: str) -> str:
+    """USER/NAME to USER/NAME-STAGE.
+
+    Raises:
+        ValueError: not USER/NAME, or a name the Hub does not take.
+    """
+    if to.count("/") != 1 or not all(to.split("/")):
+        raise ValueError(f"--to {to!r} is not USER/NAME")
+    validate_repo_id(f"{to}-{stage}")
+    return f"{to}-{stage}"
+
+
+def _ours(name: str) -> bool:
+    """Files in a repo that an earlier push left and that would be read instead of, or beside, what is pushed now."""
+    weights = name.endswith((".safetensors", ".bin", ".index.json")) or name.startswith("adapter_")
+    return (weights and "/" not in name) or name == EVAL_RESULTS
+
+
+def _message(stage: str, record: dict) -> str:
+    if not {"metric", "before", "after"} <= record.keys():
+        return stage
+    return f"{stage}: {record['metric']} {record['before']:.4g} -> {record['after']:.4g}"
+
+
+@contextmanager
+def _safely(folder: Path, repo_id: str, token: str | None) -> Iterator[None]:
+    """Whatever a push dies of, the result is on disk: say so, say how to go on, and keep the token out of it."""
+    try:
+        yield
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if not line.startswith("For more information")]
+        reason = " ".join(" ".join(lines).split()) or type(error).__name__
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if get_token() is None and token is None:
+            status = 401
+        stage, to = folder.name, repo_id if "/" in repo_id else f"USER/{repo_id}"
+        message = (
+            f"pushing {folder} to {repo_id} failed: {reason}\n{ADVICE.get(status, 'Is the network there?')} "
+            f"The result is safe in {folder}. Push it later:\n"
+            f"  nanohf push {shlex.quote(str(folder.parent))} {stage} --to {to.removesuffix(f'-{stage}')}"
+        )
+        if not to.endswith(f"-{stage}"):
+            message += f"\nwhich makes {to}-{stage}."
+        for secret in filter(None, (token, get_token())):
+            message = message.replace(secret, "[token]")
+        raise PushError(message) from None

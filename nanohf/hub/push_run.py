@@ -1,0 +1,61 @@
+"""Pushes finished stages of a run, each to a Hub repo of its own.
+
+nanohf push runs/demo --to USER/NAME            # every finished stage, as USER/NAME-STAGE
+nanohf push runs/demo sft grpo --to USER/NAME --private
+"""
+
+import sys
+from pathlib import Path
+
+from nanohf.hub.card import STAGES
+from nanohf.hub.publish import PushError, push_stage, stage_repo
+from nanohf.recipe.loading import RecipeError
+from nanohf.runs import run_folder as runs
+
+
+def push(run_dir: str, stages: list[str], to: str, private: bool | None = None) -> int:
+    """Exit status 0, or 1 if a push failed: the other stages have their turn all the same."""
+    stages = stages or [stage for stage in STAGES if runs.done(run_dir, stage)]
+    check(run_dir, stages, to)
+    failed = [stage for stage in stages if not pushed(run_dir, stage, to, private)]
+    return int(bool(failed))
+
+
+def check(run_dir: str, stages: list[str], to: str) -> None:
+    """Everything the user can mend, at once, before anything is sent.
+
+    Raises:
+        RecipeError: no such run, nothing finished in it, unknown or unfinished stages, or a bad repo id.
+    """
+    problems = []
+    if not Path(run_dir).is_dir():
+        problems.append(f"{run_dir} is no folder. Give a run's folder, such as runs/demo.")
+    elif not stages:
+        problems.append(f"{run_dir} has no finished stage; run one first: nanohf run ... --name {Path(run_dir).name}")
+    for stage in stages:
+        if stage not in STAGES:
+            problems.append(f"unknown stage {stage!r}. Stages: {', '.join(STAGES)}.")
+        elif Path(run_dir).is_dir() and runs.done(run_dir, stage) is None:
+            problems.append(f"stage {stage} of {run_dir} is not finished; run it first: nanohf run ... --until {stage}")
+    try:
+        stage_repo(to, max(STAGES, key=len))
+    except ValueError as error:
+        problems.append(f"{error}. Give the user and the name's beginning, such as --to alice/nanohf-d4.")
+    if problems:
+        raise RecipeError(problems)
+
+
+def pushed(run_dir: str, stage: str, to: str, private: bool | None) -> bool:
+    """Whether the stage is on the Hub now; if not, the reason is printed and the next stage has its turn."""
+    try:
+        push_stage(run_dir, stage, stage_repo(to, stage), private)
+    except PushError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    from nanohf.cli import main
+
+    sys.exit(main(["push", *sys.argv[1:]]))

@@ -1,0 +1,140 @@
+"""report.md: what each stage of a run cost and what it brought, from the records the stages left."""
+
+from pathlib import Path
+
+from nanohf.recipe.loading import STAGES
+from nanohf.runs import run_folder as runs
+
+PHASES = (
+    "generation",
+    "reward",
+    "forward",
+    "backward",
+    "optimizer",
+    "other",
+)  # of a grpo step: train.phase_timer
+
+
+def write_report(run_dir: Path) -> str:
+    """Writes run_dir/report.md from the stage.json files and results.json; returns its text."""
+    results = runs.done(run_dir, "evaluate")
+    records = {stage: record for stage in STAGES[:-1] if (record := runs.done(run_dir, stage))}
+    parts = [f"# {run_dir.name}", "", *cost_table(records, results)]
+    parts += time_table(records.get("grpo", {}))
+    if results:
+        parts += ["", *score_table(results), "", "## A held-out problem, greedily", "", "```"]
+        parts += [results["conversation"], "```"]
+    for stage, record in records.items():
+        if "mixture" in record:
+            parts += ["", f"## The mixture of {stage}", "", *mixture_table(record["mixture"])]
+    if any("held_out" in record for record in records.values()):
+        parts += ["", "## Held-out sources before and after", "", *held_out_table(records)]
+    parts += ["", "## Go on", "", *commands(run_dir, records)]
+    text = "\n".join(parts) + "\n"
+    (run_dir / "report.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def cost_table(records: dict[str, dict], results: dict | None) -> list[str]:
+    rows = ["| stage | minutes | peak memory | tokens | tokens/s | metric | before | after |"]
+    rows += ["|---|--:|--:|--:|--:|---|--:|--:|"]
+    total = 0.0
+    for stage, r in records.items():
+        total += r["minutes"]
+        amount = f"{r['tokens']:,}" if "tokens" in r else f"{r['characters']:,} characters"
+        speed = f"{r['tokens_per_second']:,.0f}" if "tokens_per_second" in r else ""
+        memory = f"{r['peak_memory'] / 2**20:,.0f} MiB" if "peak_memory" in r else ""
+        resumed = " (since resumed)" if r.get("resumed") else ""
+        rows.append(
+            f"| {stage} | {r['minutes']:.1f}{resumed} | {memory} | {amount} | {speed} | {r['metric']} "
+            f"| {figure(r['metric'], r['before'])} | {figure(r['metric'], r['after'])} |"
+        )
+    if results:
+        total += results["minutes"]
+        rows.append(f"| evaluate | {results['minutes']:.1f} | | | | | | |")
+    return [*rows, f"| all | {total:.1f} | | | | | | |"]
+
+
+def time_table(grpo: dict) -> list[str]:
+    """Where grpo's time goes, if it took a step; all its evaluations together, those before and after too."""
+    if not grpo.get("timed_steps"):
+        return []
+    steps, seconds = grpo["timed_steps"], grpo["seconds"]
+    a_step = {phase: seconds.get(phase, 0) / steps for phase in PHASES}
+    return [
+        "",
+        f"| grpo, {steps:,} steps | {' | '.join(PHASES)} | a step | evaluations |",
+        "|---|" + "--:|" * (len(PHASES) + 2),
+        f"| seconds | {' | '.join(f'{s:.3f}' for s in a_step.values())} | {sum(a_step.values()):.3f} "
+        f"| {seconds.get('evaluation', 0):.1f} |",
+    ]
+
+
+def score_table(results: dict) -> list[str]:
+    """Every stage by the same measures; 95% intervals for pass@1, standard errors for tasks."""
+    stages = results["stages"]
+    tasks = list(next(iter(stages.values()))["tasks"])
+    first = next(iter(stages.values()))["pass_at_k"]
+    rows = [
+        f"pass@1: {first['n']} held-out problems, {first['num_samples']} samples each, with 95% intervals.",
+        "",
+        f"| stage | bits per byte | pass@1 | {' | '.join(tasks)} |" if tasks else "| stage | bits per byte | pass@1 |",
+        "|---|--:|--:|" + "--:|" * len(tasks),
+    ]
+    for stage, r in stages.items():
+        mean, low, high = (100 * value for value in r["pass_at_k"]["pass@1"])
+        cells = [f"{r['bpb']:.4f}", f"{mean:.1f}% [{low:.1f}, {high:.1f}]"]
+        for task in tasks:
+            score = r["tasks"][task]
+            error = f" ± {100 * score['stderr']:.1f}" if score["stderr"] is not None else ""
+            cells.append(f"{100 * score['value']:.1f}%{error} ({score['metric']}, n = {score['n']})")
+        rows.append(f"| {stage} | {' | '.join(cells)} |")
+    return rows
+
+
+def mixture_table(given: list[dict]) -> list[str]:
+    """What each source of a mixture gave."""
+    total = max(1, sum(g["tokens"] for g in given))
+    lines = ["| source | rows | tokens | share | trained | cut | left out |", "|---|--:|--:|--:|--:|--:|---|"]
+    for g in given:
+        left_out = [f"{g['malformed']:,} malformed (first {g['reason']})"] if g["malformed"] else []
+        left_out += [f"{g['untrained']:,} with nothing to train within max_length"] if g["untrained"] else []
+        share = f"{100 * g['tokens'] / total:.1f}%"
+        figures = f"{g['rows']:,} | {g['tokens']:,} | {share} | {g['trained']:,} | {g['cut']:,}"
+        lines.append(f"| {g['name']} | {figures} | {'; '.join(left_out)} |")
+    return lines
+
+
+def held_out_table(records: dict[str, dict]) -> list[str]:
+    """Nats a token, of documents bits per byte; each stage's begin is the result of the one before it."""
+    stages = {stage: record["held_out"] for stage, record in records.items() if "held_out" in record}
+    figures = {(f["source"], f["metric"]): {} for changes in stages.values() for f in changes}
+    for stage, changes in stages.items():
+        for f in changes:
+            figures[f["source"], f["metric"]][stage] = f"{f['before']:.4f} -> {f['after']:.4f}"
+    lines = [f"| source | measure | {' | '.join(stages)} |", "|---|---|" + "--:|" * len(stages)]
+    for (source, metric), by_stage in figures.items():
+        lines.append(f"| {source} | {metric} | {' | '.join(by_stage.get(stage, '') for stage in stages)} |")
+    return lines
+
+
+def commands(run_dir: Path, records: dict[str, dict]) -> list[str]:
+    models = [stage for stage in records if stage != "tokenizer"]
+    if not models:
+        return []
+    return [
+        "```bash",
+        f"nanohf chat {run_dir}",
+        f"nanohf push {run_dir} --to USER/NAME",
+        "```",
+        "",
+        "```python",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("{run_dir / models[-1]}", trust_remote_code=True)',
+        "```",
+    ]
+
+
+def figure(metric: str, value: float) -> str:
+    return f"{100 * value:.1f}%" if metric == "pass@1" else f"{value:.4g}"

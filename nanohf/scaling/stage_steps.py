@@ -1,0 +1,81 @@
+"""The steps and tokens of a recipe's mixture and word problems. What it does not say is assumed, and named."""
+
+from dataclasses import dataclass
+
+from nanohf.scaling.horizon import Stage, StageInputs, ceil_div, rl_steps
+
+ROWS = {  # of sources that recipes take whole; nanochat's figures, GSM8K's exact
+    "HuggingFaceTB/smol-smoltalk train": 460_000,
+    "cais/mmlu all auxiliary_train": 100_000,
+    "openai/gsm8k main train": 7_473,
+    "allenai/ai2_arc ARC-Easy train": 2_300,
+    "allenai/ai2_arc ARC-Challenge train": 1_100,
+}
+TOKENS_A_ROW = StageInputs.mean_row_tokens
+BUILTIN_TOKENS = {  # of a row, measured with the demo's tokenizer of 1,024
+    "builtin problems train": 95,
+    "builtin conversations train": 51,
+    "builtin spelling train": 40,
+    "builtin letter_counting train": 113,
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One source of a mixture: rows (None: all there are), how often, or the share of all tokens that it is to have."""
+
+    name: str
+    rows: int | None = None
+    epochs: float = 1.0
+    share: float = 0.0
+
+
+def chat_stage(
+    name: str, parts: list[Part], rows_per_step: int, max_length: int | None, epochs: float = 1.0, max_steps: int = -1
+) -> tuple[Stage, list[str]]:
+    """Midtraining or SFT of one process, and what was assumed. max_length: of packed rows; None: not packed."""
+    assumed, rows, tokens = [], 0, 0
+    share = sum(part.share for part in parts)
+    for part in (p for p in parts if not p.share):
+        if (count := ROWS.get(part.name) if part.rows is None else part.rows) is None:
+            assumed.append(f"{name}: {part.name} is not counted, for the recipe does not say its rows")
+            continue
+        if part.rows is None:
+            assumed.append(f"{name}: {part.name} has {count:,} rows")
+        seen = round(count * part.epochs)
+        rows, tokens = rows + seen, tokens + seen * BUILTIN_TOKENS.get(part.name, TOKENS_A_ROW)
+    if any(part.name not in BUILTIN_TOKENS and not part.share for part in parts):
+        assumed.append(f"{name}: {TOKENS_A_ROW} tokens a row, but for builtin sources")
+    if any(part.name in BUILTIN_TOKENS for part in parts):
+        assumed.append(f"{name}: builtin rows of as many tokens as with a vocabulary of 1,024")
+    whole = round(tokens / (1 - share) * epochs)
+    of = f"{rows:,} rows" + (f" and {share:.0%} documents" if share else "") + (f" x {epochs:g}" if epochs != 1 else "")
+    if max_length:
+        a_step = rows_per_step * max_length
+        steps, steps_from = ceil_div(whole, a_step), f"ceil({whole:,} tokens ({of}) / {a_step:,} tokens a step)"
+    else:
+        passed = round(rows / (1 - share) * epochs)
+        steps, steps_from = ceil_div(passed, rows_per_step), f"ceil({passed:,} rows ({of}) / {rows_per_step:,} a step)"
+    if max_steps > 0:
+        return Stage(name, max_steps, round(whole * max_steps / max(1, steps)), "max_steps", f"of {of}"), assumed
+    return Stage(name, steps, whole, steps_from, of), assumed
+
+
+def problem_stage(
+    problems: Part, per_step: int, completions: int, length: int, epochs: float = 1.0, max_steps: int = -1
+) -> tuple[Stage, list[str]]:
+    """GRPO of one process, and what was assumed. length: the limit of a completion, in tokens."""
+    count, assumed = ROWS.get(problems.name) if problems.rows is None else problems.rows, []
+    if max_steps > 0:
+        steps, steps_from = max_steps, "max_steps"
+    elif count is None:
+        return Stage(
+            "grpo", None, None, f"unknown, for the recipe does not say how many problems {problems.name} has"
+        ), []
+    else:
+        steps = round(rl_steps(count, per_step) * epochs)
+        steps_from = f"{count:,} problems // {per_step:,} a step x {epochs:g} epoch(s)"
+        assumed += [f"grpo: {problems.name} has {count:,} problems"] if problems.rows is None else []
+    a_step = per_step * completions * length
+    made_of = f"at most {steps:,} steps x {per_step:,} problems x {completions:,} completions x {length:,} tokens"
+    return Stage("grpo", steps, steps * a_step, steps_from, made_of), assumed

@@ -1,0 +1,356 @@
+"""Chat sources: each converter against a conversation written by hand, and what is left out."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from nanohf.data import identity
+from nanohf.data.conversations import (
+    MESSAGES,
+    Source,
+    conversations,
+    from_arc,
+    from_instructions,
+    from_messages,
+    from_mmlu,
+)
+from nanohf.data.sources import examples
+
+ROOT = Path(__file__).parents[2]
+REAL = os.environ.get("NANOHF_TEST_DATA")
+LETTERS_ONLY = "Answer with the letter only."
+pytestmark = pytest.mark.usefixtures("offline")
+
+
+def said(role: str, *parts: str | tuple[str, str]) -> dict:
+    content = [("text", part) if isinstance(part, str) else part for part in parts]
+    return {"role": role, "content": [{"type": kind, "text": text} for kind, text in content]}
+
+
+def exchanges(*names: str) -> list[dict]:
+    return [{"messages": [{"role": "user", "content": n}, {"role": "assistant", "content": n + "!"}]} for n in names]
+
+
+def write(folder: Path, rows: list[dict], split: str = "train") -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder)
+
+
+def seen(table) -> Counter:
+    return Counter(messages[0]["content"][0]["text"] for messages in table["messages"])
+
+
+# ---------------------------------------------------------------- converters
+
+
+def test_messages():
+    row = {"messages": [{"role": r, "content": c} for r, c in (("system", "s"), ("user", "u"), ("assistant", "a"))]}
+    assert from_messages(row) == {"messages": [said("system", "s"), said("user", "u"), said("assistant", "a")]}
+
+
+def test_mmlu():
+    row = {"question": "2+2?", "subject": "sums", "choices": ["3", "4", "5", "6"], "answer": 1}
+    question = f"2+2?\nA. 3\nB. 4\nC. 5\nD. 6\n{LETTERS_ONLY}"
+    assert from_mmlu(row) == {"messages": [said("user", question), said("assistant", "B")]}
+
+
+def test_messages_in_parts():
+    calls = [("text", "a"), ("text", "b"), ("python", "1"), ("python", "2"), ("python_output", "2"), ("text", "c")]
+    content = [{"type": kind, "text": text, "image": None} for kind, text in calls]
+    row = {"messages": [{"role": "user", "content": content[:2]}, {"role": "assistant", "content": content}]}
+    reply = said("assistant", "ab", ("python", "1"), ("python", "2"), ("python_output", "2"), "c")
+    assert from_messages(row) == {"messages": [said("user", "ab"), reply]}
+
+
+def test_an_empty_system_message_is_none():
+    row = exchanges("a")[0]
+    system = {"messages": [{"role": "system", "content": " "}, *row["messages"]]}
+    assert from_messages(system) == from_messages(row)
+
+
+@pytest.mark.parametrize("question", ["instruction", "prompt", "question"])
+@pytest.mark.parametrize("answer", ["output", "response", "answer", "completion"])
+def test_instructions(question, answer):
+    expected = {"messages": [said("user", "Q?"), said("assistant", "A.")]}
+    assert from_instructions({question: "Q?", answer: " A.", "other": 1}) == expected
+    assert from_instructions({question: "Q?", answer: "A.", "input": ""}) == expected
+    for more in ("input", "context"):
+        row = {question: "Q?", more: "more\n", answer: "A."}
+        assert from_instructions(row) == {"messages": [said("user", "Q?\n\nmore"), said("assistant", "A.")]}
+
+
+@pytest.mark.parametrize(("labels", "key"), [("ABC", "C"), ("123", "3")])
+def test_arc(labels, key):
+    row = {"question": "Q?", "choices": {"text": ["x", "y", "z"], "label": list(labels)}, "answerKey": key}
+    question = f"Q?\nA. x\nB. y\nC. z\n{LETTERS_ONLY}"
+    assert from_arc(row) == {"messages": [said("user", question), said("assistant", "C")]}
+
+
+def test_gsm8k(tmp_path):
+    row = {"question": "How many?", "answer": "It is 2+3=<<2+3=5>>5.\n#### 5"}
+    table, _ = conversations(Source(write(tmp_path / "a", [row]), "gsm8k"))
+    reply = said("assistant", "It is 2+3=", ("python", "2+3"), ("python_output", "5"), "5.\n#### 5")
+    assert table.to_list() == [{"messages": [said("user", "How many?"), reply]}]
+
+
+def test_columns_by_other_names(tmp_path):
+    row = {"q": "Q?", "prompt": "no", "instruction": "no", "a": "A."}
+    folder = write(tmp_path / "a", [row])
+    table, _ = conversations(Source(folder, "instructions", columns={"question": "q", "answer": "a"}))
+    assert table.to_list() == [{"messages": [said("user", "Q?"), said("assistant", "A.")]}]
+    with pytest.raises(ValueError, match="has no p; its columns are q, prompt, instruction, a"):
+        conversations(Source(folder, "instructions", columns={"question": "p"}))
+
+
+# ---------------------------------------------------------------- malformed rows
+
+GOOD = exchanges(*"abcdefgh")
+
+
+def odd(*said: tuple[str, str | None]) -> dict:
+    return {"messages": [{"role": role, "content": content} for role, content in said]}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (odd(), "roles are "),
+        (odd(("user", "a")), "roles are user, not"),
+        (odd(("user", "a"), ("user", "b"), ("assistant", "c")), "roles are user, user, assistant, not"),
+        (odd(("assistant", "a"), ("user", "b")), "roles are assistant, user, not"),
+        (odd(("system", "a"), ("system", "b"), ("user", "a"), ("assistant", "c")), "roles are system, system"),
+        (odd(("user", "a"), ("assistant", "c"), ("system", "x")), "roles are user, assistant, system"),
+        (odd(("user", "a"), ("tool", "c")), "roles are user, tool"),
+        (odd(("user", "a"), ("assistant", " \n")), "message 2 (assistant) is empty"),
+        (odd(("user", ""), ("assistant", "b")), "message 1 (user) is empty"),
+        (odd(("user", "a"), ("assistant", None)), "message 2 (assistant) is empty"),
+        ({"messages": None}, "roles are "),
+    ],
+)
+def test_a_malformed_row_is_left_out_and_reported(tmp_path, row, reason):
+    table, faults = conversations(Source(write(tmp_path / "a", [*GOOD[:3], row, *GOOD[3:], row]), "messages"))
+    assert seen(table) == dict.fromkeys("abcdefgh", 1)
+    assert len(faults) == 2
+    assert faults[0].startswith(f"row 3: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ([("image", None)], "message 2 (assistant) has a part of type image"),
+        ([("text", "a"), ("python_output", "4")], "message 2 has a python_output part that follows no python part"),
+        ([("text", ""), ("python", " ")], "message 2 (assistant) is empty"),
+        ([], "message 2 (assistant) is empty"),
+    ],
+)
+def test_malformed_parts(tmp_path, parts, reason):
+    sound = {"messages": [said("user", "a"), said("assistant", "b")]}
+    row = {"messages": [said("user", "a"), said("assistant", *parts)]}
+    table, faults = conversations(Source(write(tmp_path / "a", [sound, row]), "messages"))
+    assert len(table) == 1
+    assert faults == [f"row 1: {reason}"]
+
+
+def test_malformed_rows_of_other_converters(tmp_path):
+    mmlu = {"question": "?", "choices": ["a", "b"], "answer": 1}
+    arc = {"question": "?", "choices": {"text": ["a"], "label": ["1"]}, "answerKey": "1"}
+    plain = {"prompt": "a", "response": "b"}
+    sources = [
+        Source(write(tmp_path / "mmlu", [mmlu, mmlu | {"answer": -1}]), "mmlu"),
+        Source(write(tmp_path / "arc", [arc, arc | {"answerKey": "2"}]), "arc"),
+        Source(write(tmp_path / "plain", [plain, plain | {"response": None}, plain]), "instructions"),
+        Source(write(tmp_path / "gsm8k", [{"question": "a", "answer": a} for a in ("b", " ")]), "gsm8k"),
+    ]
+    assert [len(conversations(source)[1]) for source in sources] == [1, 1, 1, 1]
+
+
+def test_a_source_that_is_mostly_malformed(tmp_path):
+    bad = odd(("user", "a"), ("assistant", ""))
+    with pytest.raises(
+        ValueError, match=r"a train: 2 of 3 rows are malformed; row 0: message 2 \(assistant\) is empty"
+    ):
+        conversations(Source(write(tmp_path / "a", [bad, GOOD[0], bad]), "messages"))
+
+
+# ---------------------------------------------------------------- identity
+
+WHO = """
+facts: {name: Pip, age: 3}
+exchanges:
+  - questions: ["Who are you?", "What is your name?"]
+    answers: ["I am {name}.", "{name}, of course."]
+  - questions: How old are you?
+    answers: ["I am {age} years old."]
+"""
+
+
+def test_identity(tmp_path):
+    (tmp_path / "who.yaml").write_text(WHO)
+    table, _ = conversations(Source(str(tmp_path / "who.yaml"), "identity"))
+    pairs = Counter((m[0]["content"][0]["text"], m[1]["content"][0]["text"]) for m in table["messages"])
+    assert pairs == {
+        ("Who are you?", "I am Pip."): 1,
+        ("Who are you?", "Pip, of course."): 1,
+        ("What is your name?", "I am Pip."): 1,
+        ("What is your name?", "Pip, of course."): 1,
+        ("How old are you?", "I am 3 years old."): 1,
+    }
+
+
+def test_more_identity_conversations_than_exchanges(tmp_path):
+    (tmp_path / "who.yaml").write_text(WHO)
+    path = str(tmp_path / "who.yaml")
+    rows = list(identity.rows(path, 60))
+    assert len(rows) == 60
+    assert rows[:5] == list(identity.rows(path))
+    assert rows[:30] == list(identity.rows(path, 30))
+    assert {len(row["messages"]) for row in rows[5:]} == {2, 4}
+    asked = [[m["content"] == "How old are you?" for m in row["messages"][::2]] for row in rows]
+    assert all(len(set(of_age)) == len(of_age) for of_age in asked)  # no entry twice in one conversation
+
+
+def test_the_shipped_identity_is_sound():
+    exchanges = identity.load(str(ROOT / "recipes/identity.yaml"))
+    assert len(exchanges) > 10
+    rows = list(identity.rows(str(ROOT / "recipes/identity.yaml"), 1000))
+    assert any("I am nanohf" in message["content"] for row in rows for message in row["messages"])
+    assert not any("{" in message["content"] for row in rows for message in row["messages"])
+    questions = [question for asked, _ in exchanges for question in asked]
+    assert len(set(questions)) == len(questions)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("exchanges: [a", "is no YAML"),
+        ("- a", "must have `exchanges`"),
+        ("", "must have `exchanges`"),
+        ("exchanges: []", "must have `exchanges`"),
+        ("exchange: [{questions: a, answers: b}]", "must have `exchanges`"),
+        ("exchanges: {questions: a, answers: b}", "`exchanges` is a list"),
+        ("exchanges: [{question: a, answers: b}]", "entry 1 must have `questions` and `answers`"),
+        ("exchanges: [{questions: a, answers: b}, {questions: c, answers: []}]", "entry 2, answers: None is no text"),
+        ("exchanges: [{questions: a, answers: [No]}]", "entry 1, answers: False is no text"),
+        (
+            "facts: {age: 1}\nexchanges: [{questions: a, answers: 'I am {name}'}]",
+            "names name; the file's facts are: age",
+        ),
+    ],
+)
+def test_a_faulty_identity_file(tmp_path, content, says):
+    (tmp_path / "who.yml").write_text(content)
+    with pytest.raises(ValueError, match=r"who\.yml") as error:
+        Source(str(tmp_path / "who.yml"), "identity")
+    assert says in str(error.value)
+
+
+def test_identity_and_its_file_go_together(tmp_path):
+    with pytest.raises(ValueError, match=r"identity file .*nowhere.yaml cannot be read: No such file"):
+        Source(str(tmp_path / "nowhere.yaml"), "identity")
+    with pytest.raises(ValueError, match="only converter=identity reads"):
+        Source(str(ROOT / "recipes/identity.yaml"), "messages")
+    with pytest.raises(ValueError, match="for training only"):
+        Source(str(ROOT / "recipes/identity.yaml"), "identity", split="test")
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def test_unknown_converter():
+    with pytest.raises(ValueError, match="converter='smoltalk' must be one of messages, gsm8k, mmlu, arc"):
+        Source("builtin", "smoltalk")
+
+
+@pytest.mark.parametrize("epochs", [0, -1.0])
+def test_no_epochs(epochs):
+    with pytest.raises(ValueError, match="must be above 0"):
+        Source("builtin", "messages", epochs=epochs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "needs rows, a number of documents, or share"),
+        ({"rows": 5, "share": 0.1}, "one of the two"),
+        ({"share": 0}, "share=0 must be between 0 and 1"),
+        ({"share": 20}, "share=20 must be between 0 and 1: 0.2 is a fifth"),
+        ({"share": 0.2, "epochs": 2}, "without epochs"),
+        ({"rows": 5, "split": "test"}, "split='test' must be train or validation"),
+    ],
+)
+def test_documents_without_a_sound_amount(settings, says):
+    with pytest.raises(ValueError, match=says):
+        Source("builtin", "document", **settings)
+
+
+def test_a_share_of_conversations():
+    with pytest.raises(ValueError, match="share is for converter=document"):
+        Source("builtin", "messages", config="conversations", rows=5, share=0.1)
+
+
+@pytest.mark.parametrize("converter", ["gsm8k", "mmlu", "arc"])
+def test_a_converter_for_other_columns(tmp_path, converter):
+    folder = write(tmp_path / "a", exchanges("a"))
+    with pytest.raises(ValueError, match=r"question.*messages"):
+        conversations(Source(folder, converter))
+
+
+def test_messages_without_messages():
+    with pytest.raises(
+        ValueError, match="has no 'messages' for converter='messages'; its columns are question, answer"
+    ):
+        conversations(Source("builtin", "messages", config="problems", rows=2))
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"ask": "a", "reply": "b"}, r"exactly one of the columns instruction, prompt, question; there are ask, reply"),
+        ({"prompt": "a", "reply": "b"}, r"one of the columns output, .*, completion; there are prompt, reply"),
+        ({"prompt": "a", "question": "b", "answer": "c"}, r"exactly one .*; there are prompt, question, answer"),
+        ({"prompt": ["a"], "answer": "c"}, r"1 of 1 rows are malformed; row 0: column 'prompt' is a list, not text"),
+    ],
+)
+def test_instructions_with_other_columns(tmp_path, row, says):
+    with pytest.raises(ValueError, match=says):
+        conversations(Source(write(tmp_path / "a", [row]), "instructions"))
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="is no folder and no Hub id"):
+        conversations(Source(str(tmp_path / "nowhere"), "messages"))
+
+
+# ---------------------------------------------------------------- real data
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not REAL, reason="NANOHF_TEST_DATA is not set")
+@pytest.mark.parametrize(
+    ("name", "converter", "config", "split"),
+    [
+        ("mmlu", "mmlu", "all", "test"),
+        ("ai2_arc", "arc", "ARC-Easy", "train"),
+        ("ai2_arc", "arc", "ARC-Challenge", "test"),
+        ("gsm8k", "gsm8k", "main", "train"),
+        ("chat", "messages", None, "train"),
+    ],
+)
+def test_real_data_through_its_converter(tokenizer, name, converter, config, split):
+    folder = str(Path(REAL) / name)
+    table, faults = conversations(Source(folder, converter, config=config, split=split))
+    assert not faults
+    assert len(table) == len(examples(folder, split, config)) > 1000
+    assert table.features == MESSAGES
+    sample = table.select(range(200))
+    ids = tokenizer.apply_chat_template(sample["messages"][:], tokenize=True, return_dict=False)
+    assert all(i.count(tokenizer.bos_token_id) == 1 and i[-1] == tokenizer.eos_token_id for i in ids)
+    assert all(messages[-1]["role"] == "assistant" for messages in sample["messages"])
+    if converter in ("mmlu", "arc"):
+        letters = Counter(messages[1]["content"][0]["text"] for messages in table["messages"])
+        assert max(letters.values()) < 0.5 * len(table)
+        assert set(letters) <= set("ABCDE")

@@ -1,0 +1,30 @@
+"""Tasks are found before anything is scored, and drawn alike whether they stand alone or in a group."""
+
+from pathlib import Path
+
+import pytest
+from lm_eval.tasks import TaskManager
+
+from nanohf.evals.lm_eval_model import TASKS, drawn
+from nanohf.recipe.loading import RecipeError
+from nanohf.runs import run_folder as runs
+from nanohf.stages import evaluate
+
+RECIPE = Path(__file__).parents[2] / "recipes/demo/evaluate.yaml"
+
+
+def test_what_is_missing_is_said_before_the_first_stage_is_scored(tmp_path):
+    runs.finish(tmp_path, "pretrain", {}, lambda folder: None)  # no model in it: loading it would fail
+    argv = ["--config", str(RECIPE), "--run_dir", str(tmp_path), "--stages", "pretrain"]
+    with pytest.raises(RecipeError, match="no finished stage 'grpo'"):
+        evaluate.main([*argv, "grpo"])
+    with pytest.raises(RecipeError, match=r"no_such_task.* unknown"):
+        evaluate.main([*argv, "--tasks", "no_such_task"])
+
+
+def test_rows_are_drawn_from_the_tasks_of_a_group_too(tmp_path):
+    (tmp_path / "both.yaml").write_text("group: both\ntask: [nanohf_toy_problems, nanohf_toy_choices]\n")
+    manager = TaskManager(include_path=[str(TASKS), str(tmp_path)], include_defaults=False)
+    alone = drawn(["nanohf_toy_problems", "nanohf_toy_choices"], manager, 5)
+    assert drawn(["both"], manager, 5) == alone
+    assert [len(rows) for rows in alone.values()] == [5, 5]

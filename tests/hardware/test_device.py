@@ -1,0 +1,20 @@
+"""What a stage's process held at most."""
+
+import subprocess
+import sys
+
+HOLDS_400_MB_FOR_A_MOMENT = """
+from nanohf.hardware.device import peak_memory
+import numpy
+before = peak_memory("cpu")
+numpy.ones(50_000_000)
+print(before, peak_memory("cpu"))
+"""
+
+
+def test_peak_memory_counts_what_was_freed_again_and_nothing_of_the_parent():
+    held_here = bytearray(b"x") * 1_500_000_000
+    command = [sys.executable, "-c", HOLDS_400_MB_FOR_A_MOMENT]
+    before, after = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert before < len(held_here) / 2
+    assert 390e6 < after - before < 450e6

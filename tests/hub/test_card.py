@@ -1,0 +1,196 @@
+"""A card says what the records say: nothing invented, nothing unfilled, nothing about the machine."""
+
+import copy
+import re
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from nanohf.hub.card import STAGES, card, eval_results_yaml, hub_id, public
+
+COMMON = {"finished": "2026-01-02T03:04:05+00:00", "minutes": 12.5, "host": "secret-machine", "vocab_size": 4096}
+COMMON |= {"peak_memory": 1234 * 2**20}
+MODEL = COMMON | {"depth": 4, "parameters": 5242880, "device": "cpu", "tokens": 1638400, "tokens_per_second": 42869.67}
+MIXTURE = [
+    {"dataset": "HuggingFaceTB/smol-smoltalk", "converter": "messages", "rows": 9000},
+    {"dataset": "openai/gsm8k", "config": "main", "converter": "gsm8k", "epochs": 2.5},
+    {"dataset": "/home/alice/secrets/chats", "converter": "messages"},
+    {"dataset": "karpathy/climbmix-400b-shuffle", "converter": "document", "share": 0.2},
+]
+HELD_OUT = [{"dataset": "builtin", "config": "problems", "split": "test", "rows": 200, "converter": "gsm8k"}]
+HELD_OUT += [{"dataset": "some/text", "split": "validation", "rows": 100, "converter": "document"}]
+PASSES = {"n": 400, "num_samples": 8, "pass@1": [0.4125, 0.3801, 0.4455], "pass@8": [0.731, 0.6854, 0.7722]}
+CHAT = MODEL | {"metric": "loss on held-out conversations", "before": 1.987, "after": 0.955}
+RECORDS = {
+    "tokenizer": COMMON
+    | {"metric": "characters a token", "before": 1.0, "after": 2.989, "characters": 2000000, "chars_per_token": 2.989}
+    | {"bytes_per_token": 3.017, "round_trip": 1.0, "recipe": {"dataset": "karpathy/climbmix-400b-shuffle"}},
+    "pretrain": MODEL
+    | {"metric": "bits per byte", "before": 3.3337, "after": 0.3198}
+    | {"recipe": {"run_dir": "/home/alice/runs/d4", "dataset": "karpathy/climbmix-400b-shuffle", "max_steps": 200}},
+    "midtrain": CHAT | {"recipe": {"stage": "midtrain", "mixture": MIXTURE, "eval_mixture": HELD_OUT}},
+    "sft": CHAT
+    | {"recipe": {"model_name_or_path": "midtrain", "mixture": MIXTURE, "eval_mixture": HELD_OUT, "lr_scale": 0.3}},
+    "grpo": MODEL
+    | {"metric": "pass@1", "before": 0.25, "after": 0.4125, "steps": 60, "resumed": True}
+    | {
+        "pass_at_k": [
+            PASSES | {"step": 0, "pass@1": [0.25, 0.2102, 0.2941]},
+            PASSES | {"step": 60, "example": "#### 4"},
+        ]
+    }
+    | {"recipe": {"model_name_or_path": "sft", "dataset": "openai/gsm8k", "dataset_config": "main", "beta": 0.0}},
+}
+TASKS = {
+    "nanohf_gsm8k": {"metric": "exact_match", "value": 0.3404, "stderr": 0.013, "n": 1319},
+    "arc_easy": {"metric": "acc", "value": 0.2712, "stderr": None, "n": 20},
+}
+SCORES = {"bpb": 0.8765, "pass_at_k": PASSES, "tasks": TASKS}
+RESULTS = {"stages": {"grpo": SCORES, "pretrain": {"bpb": 0.8765, "tasks": {}}}, "recipe": {"dataset": "openai/gsm8k"}}
+FIGURE = re.compile(r"(?<![\w.@-])-?\d[\d,]*(?:\.\d+)?")
+
+
+@pytest.fixture(params=STAGES)
+def stage(request):
+    return request.param
+
+
+def render(stage, results=RESULTS, base_model=None):
+    return card(stage, RECORDS[stage], results, f"tester/nanohf-d4-{stage}", base_model)
+
+
+@pytest.mark.parametrize("results", [None, RESULTS])
+def test_card_is_complete_and_its_metadata_parses(stage, results):
+    text = render(stage, results)
+    data = ModelCard(text).data
+    assert data.library_name == "transformers"
+    assert data.tags == ["nanohf", stage]
+    assert data.license == "apache-2.0"
+    assert data.pipeline_tag == (None if stage == "tokenizer" else "text-generation")
+    assert bool(data.eval_results) == (stage != "tokenizer")
+    for left in ("None", "{{", "{%", "{#", "Undefined"):
+        assert left not in text
+    assert "\n\n\n" not in text
+    assert f'"tester/nanohf-d4-{stage}"' in text
+    assert ("nanohf chat" in text) == (stage in ("midtrain", "sft", "grpo"))
+
+
+def test_every_figure_is_one_of_the_records(stage):
+    versions = {"versions": {"torch": "x"}}
+    bare = set(FIGURE.findall(card(stage, versions, None, f"tester/nanohf-d4-{stage}")))
+    text = card(stage, RECORDS[stage] | versions, RESULTS, f"tester/nanohf-d4-{stage}").replace("95% interval", "")
+    known = {float(n) for n in numbers(RECORDS[stage])} | {float(n) for n in numbers(RESULTS["stages"].get(stage, {}))}
+    known |= {100 * n for n in known} | {1234}  # MiB
+    known |= {0.3404 - 1.96 * 0.013, 0.3404 + 1.96 * 0.013}  # the interval of a task with a standard error
+    for shown in set(FIGURE.findall(text.replace(RECORDS[stage]["finished"], ""))) - bare:
+        value = float(shown.replace(",", ""))
+        assert any(abs(value - n) <= max(0.051 if n > 1 else 0, abs(n) * 5e-4) for n in known), shown
+
+
+def test_peak_memory_is_told_in_mib(stage):
+    assert "| peak memory of a process, MiB | 1,234 |" in render(stage)
+
+
+def numbers(value):
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return [n for part in parts for n in numbers(part)]
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def test_an_empty_record_says_not_measured(stage):
+    text = card(stage, {"stage": stage}, None, "tester/x")
+    assert "not measured" in text
+    assert "None" not in text
+    assert ModelCard(text).data.eval_results is None
+
+
+def test_neither_host_nor_paths_are_told(stage):
+    record = copy.deepcopy(RECORDS[stage])
+    text = render(stage)
+    assert "secret-machine" not in text
+    assert "alice" not in text
+    assert "pushed_to" not in text
+    assert record == RECORDS[stage]  # rendering changes no record
+
+
+def test_the_published_record_has_no_paths_of_its_owner_either():
+    record = {"host": "secret-machine", "mixture": [{"name": "/home/alice/secrets/chats train", "tokens": 5}]}
+    record |= {"held_out": [{"source": "~alice/chats test"}], "skipped_files": ["/home/alice/text/bad.parquet"]}
+    told = public(record)
+    assert told["mixture"] == [{"name": "./chats train", "tokens": 5}]
+    assert told["skipped_files"] == ["./bad.parquet"]
+    assert "alice" not in str(told)
+
+
+def test_datasets_are_those_of_the_hub_that_were_trained_on():
+    used = ["HuggingFaceTB/smol-smoltalk", "openai/gsm8k", "karpathy/climbmix-400b-shuffle"]
+    assert ModelCard(render("sft")).data.datasets == used
+    assert ModelCard(render("pretrain")).data.datasets == ["karpathy/climbmix-400b-shuffle"]
+    assert ModelCard(card("pretrain", {"recipe": {"dataset": "builtin"}}, None, "a/b")).data.datasets is None
+
+
+def test_a_folder_is_no_hub_id(tmp_path, monkeypatch):
+    (tmp_path / "data" / "text").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    names = ("openai/gsm8k", "builtin", "data/text", "./data/other", str(tmp_path), None)
+    assert [hub_id(name) for name in names] == ["openai/gsm8k", None, None, None, None, None]
+
+
+def test_base_model_is_named_only_if_it_is_on_the_hub():
+    assert ModelCard(render("sft")).data.base_model is None
+    assert ModelCard(render("sft", base_model="tester/m")).data.base_model == "tester/m"
+
+
+def test_evaluation_table_has_n_and_intervals():
+    text = render("grpo")
+    assert "| pass@1 | 41.2% | [38.0%, 44.5%] | 400 |" in text
+    assert "| nanohf_gsm8k (exact_match) | 0.3404 | [0.3149, 0.3659] | 1,319 |" in text
+    assert "| arc_easy (acc) | 0.2712 | not measured | 20 |" in text
+    assert "was interrupted and resumed" in text
+    assert "has not been evaluated" in render("grpo", None)
+
+
+def test_model_index_names_the_data_of_each_figure():
+    results = {(r.metric_name, r.dataset_type): r.metric_value for r in ModelCard(render("grpo")).data.eval_results}
+    assert results[("pass@1 (n = 400)", "openai/gsm8k")] == 0.4125
+    assert results[("exact_match (n = 1,319)", "openai/gsm8k")] == 0.3404
+    (loss,) = ModelCard(render("sft")).data.eval_results
+    assert (loss.dataset_type, loss.metric_value) == ("builtin", 0.955)
+
+
+def test_only_the_whole_of_gsm8k_enters_a_leaderboard():
+    (entry,) = yaml.safe_load(eval_results_yaml("grpo", RESULTS))
+    assert entry["dataset"] == {"id": "openai/gsm8k", "task_id": "gsm8k"}
+    assert entry["value"] == 34.04
+    limited = {"stages": {"grpo": {"tasks": {"nanohf_gsm8k": TASKS["nanohf_gsm8k"] | {"n": 20}}}}}
+    assert eval_results_yaml("grpo", limited) is None
+    assert eval_results_yaml("pretrain", RESULTS) is None
+    assert eval_results_yaml("sft", None) is None
+
+
+@pytest.mark.parametrize("stage", ["midtrain", "sft"])
+def test_which_tokens_were_trained_is_said_as_it_was(stage):
+    for only, says in ((True, "the assistant's tokens only"), (False, "all tokens, the user's too")):
+        assert f"(loss on {says};" in card(stage, RECORDS[stage] | {"assistant_only_loss": only}, None, "tester/x")
+
+
+def test_what_was_given_on_the_command_line_stands_in_the_recipe_as_it_would_in_a_file():
+    recipe = {"max_steps": "1000", "cautious": "true", "matrix_lr": "1e-2", "dataset": "builtin", "seed": 7}
+    text = card("pretrain", {"recipe": recipe}, None, "tester/x")
+    found = yaml.safe_load(text.partition("```yaml")[2].partition("```")[0])
+    assert found == {"max_steps": 1000, "cautious": True, "matrix_lr": 0.01, "dataset": "builtin", "seed": 7}
+
+
+def test_unknown_stage():
+    with pytest.raises(ValueError, match="has no card"):
+        card("dpo", {}, None, "a/b")
+
+
+def test_documents_in_a_mixture_are_named_and_have_no_part_in_the_loss_of_conversations():
+    text = render("sft", results=None)
+    line = next(line for line in text.splitlines() if line.startswith("- [karpathy/climbmix-400b-shuffle]"))
+    assert "plain documents, all of their tokens, 20% of the tokens" in line
+    (entry,) = yaml.safe_load(text.split("---")[1])["model-index"][0]["results"]
+    assert entry["dataset"]["name"] == "nanohf's builtin toy world"

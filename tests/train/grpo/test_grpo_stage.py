@@ -1,0 +1,242 @@
+"""The grpo stage as a process: killed and resumed, on two processes, with other optimizers, with vLLM's settings."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from small_run import ENVIRONMENT, ROOT
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from nanohf.convert.formats import convert
+from nanohf.data.word_problems import prompt_ids
+from nanohf.generation.engine import Engine
+from nanohf.recipe.loading import RecipeError
+from nanohf.recipe.schemas import PretrainConfig
+from nanohf.report.run_report import write_report
+from nanohf.stages import grpo
+from nanohf.train.pretrain_loop import build_model
+
+PAIRS = [(a, b) for a in range(5) for b in range(4)]
+RECIPE = {
+    "dataset_config": None,
+    "num_generations": 4,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 2,
+    "max_completion_length": 6,
+    "top_k": 50,
+    "beta": 0.0,
+    "scale_rewards": "none",
+    "loss_type": "bnpo",
+    "lr_scale": 0.2,
+    "max_steps": 12,
+    "eval_every": 4,
+    "eval_problems": 8,
+    "eval_generations": 2,
+    "per_device_eval_batch_size": 4,
+    "logging_steps": 1,
+    "save_steps": 2,
+}
+
+
+def question(a: int, b: int) -> dict:
+    return {"question": f"What is {a} plus {b} modulo 3?", "answer": f"#### {(a + b) % 3}"}
+
+
+@pytest.fixture(scope="module")
+def guesser(tokenizer, tmp_path_factory) -> Path:
+    """A folder with a model that answers every question with `#### ` and 0, 1 or 2 by chance, and problems for it."""
+    torch.manual_seed(0)
+    model = build_model(PretrainConfig(depth=1, preset="classic", num_attention_heads=2), tokenizer)
+    prompts = [prompt_ids(tokenizer, [{"role": "user", "content": question(a, b)["question"]}]) for a, b in PAIRS]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    digits = torch.Generator().manual_seed(0)
+    for _ in range(40):
+        rows, labels = [], []
+        for prompt in prompts:
+            digit = torch.randint(3, (1,), generator=digits).item()
+            said = [*tokenizer.encode(f"#### {digit}", add_special_tokens=False), tokenizer.eos_token_id]
+            rows.append(torch.tensor(prompt + said))
+            labels.append(torch.tensor([-100] * len(prompt) + said))
+        ids = torch.nn.utils.rnn.pad_sequence(rows, True, tokenizer.pad_token_id)
+        labels = torch.nn.utils.rnn.pad_sequence(labels, True, -100)
+        model(input_ids=ids, labels=labels, use_cache=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    folder = tmp_path_factory.mktemp("guesser")
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    (folder / "problems").mkdir()
+    for split, rows in (("train", PAIRS[:12]), ("test", PAIRS[12:])):
+        lines = [json.dumps(question(a, b)) + "\n" for a, b in rows]
+        (folder / f"problems/{split}.jsonl").write_text("".join(lines))
+    return folder
+
+
+def command(guesser: Path, run_dir: Path, **changes) -> list[str]:
+    recipe = RECIPE | {"model_name_or_path": str(guesser / "model"), "dataset": str(guesser / "problems")} | changes
+    run_dir.parent.mkdir(exist_ok=True)
+    file = run_dir.parent / f"{run_dir.name}.yaml"
+    file.write_text(yaml.safe_dump({k: v for k, v in recipe.items() if v is not None}))
+    return ["-m", "nanohf.stages.grpo", "--config", str(file), "--run_dir", str(run_dir), "--dataset_rows", "12"]
+
+
+def stage(guesser: Path, run_dir: Path, *launcher: str, **changes) -> tuple[dict, str]:
+    """The finished stage's record and what it printed."""
+    result = subprocess.run(
+        [sys.executable, *launcher, *command(guesser, run_dir, **changes)],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    return json.loads((run_dir / "grpo/stage.json").read_text()), result.stdout
+
+
+def passes(record: dict) -> list[dict]:
+    return [{k: v for k, v in result.items() if k != "seconds"} for result in record["pass_at_k"]]
+
+
+@pytest.fixture(scope="module")
+def whole(guesser, tmp_path_factory):
+    """Four epochs, uninterrupted, that pass over most problems that teach nothing: folder, record, output."""
+    run_dir = tmp_path_factory.mktemp("run") / "whole"
+    return run_dir, *stage(guesser, run_dir, skip_settled=0.7)
+
+
+def test_killed_in_its_second_epoch_it_ends_as_if_it_had_not_been(guesser, whole, tmp_path):
+    run_dir = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, *command(guesser, run_dir, skip_settled=0.7)],
+        cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while not (run_dir / "checkpoints/grpo/checkpoint-4/trainer_state.json").is_file():
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (run_dir / "grpo").exists()
+
+    record, output = stage(guesser, run_dir, skip_settled=0.7)
+    assert "resumed from checkpoint-" in output
+    assert record["rewards"] == whole[1]["rewards"]
+    assert record["timed_steps"] <= 8
+    assert record["tokens"] < whole[1]["tokens"]  # of this process
+    assert passes(record) == passes(whole[1])
+    assert [result["step"] for result in record["pass_at_k"]] == [0, 4, 8, 12]
+    assert (run_dir / "grpo/samples.md").read_text() == (whole[0] / "grpo/samples.md").read_text()
+    weights, resumed = (load_file(d / "grpo/model.safetensors") for d in (whole[0], run_dir))
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+    begun = load_file(guesser / "model/model.safetensors")
+    assert not torch.equal(begun["lm_head.weight"], weights["lm_head.weight"])
+
+
+def test_it_says_where_the_time_went(whole):
+    run_dir, record, _ = whole
+    seconds = record["seconds"]
+    assert set(seconds) == {"generation", "reward", "forward", "backward", "optimizer", "evaluation", "other"}
+    assert all(s > 0 for s in seconds.values())
+    assert seconds["evaluation"] >= sum(result["seconds"] for result in record["pass_at_k"]) * 0.99
+    training = sum(seconds.values()) - seconds["evaluation"]
+    assert training <= record["minutes"] * 60 * 1.01
+    assert record["timed_steps"] == 12
+    report = write_report(run_dir)
+    assert "| grpo, 12 steps | generation | reward | forward | backward | optimizer | other | a step |" in report
+    assert f"| {seconds['generation'] / 12:.3f} |" in report
+
+
+def test_two_processes_share_pass_at_k_and_get_the_same(guesser, whole, tmp_path):
+    (tmp_path / "two.yaml").write_text(
+        "distributed_type: MULTI_CPU\nuse_cpu: true\nnum_machines: 1\nnum_processes: 2\nmain_process_port: 0\n"
+    )
+    launcher = ("-m", "accelerate.commands.launch", "--config_file", str(tmp_path / "two.yaml"))
+    record, output = stage(guesser, tmp_path / "run", *launcher, per_device_train_batch_size=4, max_steps=4)
+    assert passes(record)[0] == passes(whole[1])[0]
+    assert [result["step"] for result in record["pass_at_k"]] == [0, 4]
+    assert output.count("step 0 |") == 1
+    assert len(record["rewards"]) == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "trl", "learning_rate": 1e-3, "lr_scale": None},
+        {"use_peft": True, "lora_r": 4, "lr_scale": 1.0},
+        {"optimizer": "trl", "learning_rate": 1e-2, "lr_scale": None, "use_peft": True},
+    ],
+    ids=["AdamW", "LoRA", "LoRA and AdamW"],
+)
+def test_other_optimizers_and_lora_leave_a_plain_model(guesser, tmp_path, monkeypatch, changes):
+    monkeypatch.chdir(ROOT)
+    exact = {"bf16": False}  # three answers are about as likely: rounding would choose another of them
+    arguments = command(guesser, tmp_path / "run", **changes | exact | {"max_steps": 3, "eval_every": 9})
+    grpo.main(arguments[2:])
+    folder = tmp_path / "run/grpo"
+    assert not list(folder.glob("adapter*"))
+    begun, ended = (load_file(f / "model.safetensors") for f in (guesser / "model", folder))
+    assert begun.keys() == ended.keys()
+    moved = {name for name in begun if not torch.equal(begun[name], ended[name])}
+    assert moved == {name for name in begun if "layers" in name} if "use_peft" in changes else moved == begun.keys()
+    after = json.loads((folder / "stage.json").read_text())["pass_at_k"][-1]
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompt = prompt_ids(tokenizer, [{"role": "user", "content": question(*PAIRS[12])["question"]}])
+    (said,) = Engine(model, tokenizer).generate([prompt], 1, 6, seed=42)[0]
+    assert tokenizer.decode(prompt + said.ids) == after["example"]  # what the trained model said, the saved one says
+
+
+def test_a_nanochat_model_learns_too(guesser, tmp_path, monkeypatch):
+    """What vLLM needs; here our engine generates."""
+    monkeypatch.chdir(ROOT)
+    assert convert(guesser / "model", tmp_path / "nanochat", "nanochat") == 0
+    grpo.main(command(guesser, tmp_path / "run", model_name_or_path=str(tmp_path / "nanochat"), max_steps=2)[2:])
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "run/grpo").config.model_type == "nanochat"
+
+
+class TestVLLM:
+    def test_it_needs_a_gpu(self, guesser, tmp_path, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(RecipeError, match="use_vllm needs a CUDA GPU"):
+            grpo.main(command(guesser, tmp_path / "run", use_vllm=True, vllm_mode="colocate")[2:])
+        assert not (tmp_path / "run").exists()
+
+    def test_it_needs_vllm(self, guesser, tmp_path, monkeypatch):
+        if find_spec("vllm"):
+            pytest.skip("it is installed here")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr("nanohf.hardware.device.multiplies_bf16", lambda device: None)
+        with pytest.raises(RecipeError, match="needs vLLM"):
+            grpo.main(command(guesser, tmp_path / "run", use_vllm=True, bf16=False, use_cpu=True)[2:])
+
+    @pytest.fixture
+    def on_a_gpu(self, monkeypatch):
+        """As if a GPU and vLLM were here, up to where the trainer is made."""
+        made = {}
+
+        def trainer(**options):
+            made.update(options)
+            raise InterruptedError
+
+        monkeypatch.setattr(grpo, "ProblemTrainer", trainer)
+        monkeypatch.setattr("nanohf.train.post_training.ProblemStage.wrong_with", lambda *_: [])
+        return made
+
+    def test_it_generates_in_place_of_our_engine(self, guesser, tmp_path, on_a_gpu):
+        convert(guesser / "model", tmp_path / "nanochat", "nanochat")
+        with pytest.raises(InterruptedError):
+            grpo.main(
+                command(guesser, tmp_path / "run", model_name_or_path=str(tmp_path / "nanochat"), use_vllm=True)[2:]
+            )
+        assert on_a_gpu["rollout_func"] is None
+        assert on_a_gpu["args"].use_vllm
+
+    def test_it_does_not_know_nanohf_models(self, guesser, tmp_path, on_a_gpu):
+        with pytest.raises(RecipeError, match="nanohf convert"):
+            grpo.main(command(guesser, tmp_path / "run", use_vllm=True)[2:])
+        assert not on_a_gpu

@@ -1,0 +1,277 @@
+"""The pretraining loop in one process: precision, passes, signals, and steps that must not be applied."""
+
+import copy
+import math
+import os
+import signal
+from functools import partial
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from nanohf.data.packing import PackedLoader
+from nanohf.data.sources import text_stream
+from nanohf.hardware import device as hardware
+from nanohf.hardware.device import choose_precision, compiled, peak_flops, use_onednn
+from nanohf.optim.groups import build_optimizer
+from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import RecipeError
+from nanohf.recipe.schemas import PretrainConfig
+from nanohf.scaling.flops import flops_per_token
+from nanohf.tokenizer.train_bpe import encode_documents
+from nanohf.train.pretrain_loop import Horizon, newest_checkpoint, pretrain, train_step
+
+CPU = "cpu"
+
+
+@pytest.mark.parametrize(
+    ("launched", "wanted", "native", "chosen"),
+    [
+        ("no", "auto", "AMX", "bf16"),
+        ("no", "auto", None, "no"),
+        ("no", "no", "AMX", "no"),
+        ("no", "bf16", None, "bf16"),
+        ("bf16", "no", None, "bf16"),
+    ],
+)
+def test_the_launcher_then_the_recipe_then_the_machine(monkeypatch, capsys, launched, wanted, native, chosen):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
+    monkeypatch.setattr(hardware, "multiplies_bf16", lambda device_type: native)
+    assert choose_precision(wanted, CPU) == chosen
+    assert ("fp32 (" if chosen == "no" else "bf16 (") in capsys.readouterr().out
+
+
+def test_a_bare_no_in_yaml_means_no(tmp_path):
+    recipe_file = tmp_path / "pretrain.yaml"
+    recipe_file.write_text("mixed_precision: no\n")
+    assert recipe.load("pretrain", ["--config", str(recipe_file)])[0].mixed_precision == "no"
+    recipe_file.write_text("mixed_precision: fp16\n")
+    with pytest.raises(RecipeError, match="must be auto, no or bf16"):
+        recipe.load("pretrain", ["--config", str(recipe_file)])
+
+
+def test_fp16_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(RecipeError, match="fp16 must be bf16 or no"):
+        choose_precision("auto", CPU)
+
+
+def test_without_a_compiler_the_model_is_not_compiled(monkeypatch, model, capsys):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/no/compiler"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    torch._dynamo.reset()
+    with torch._inductor.utils.fresh_cache():
+        assert compiled(model, torch.device(CPU)) is model
+    assert "not on this machine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA A10G", 70e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40S", 362e12),
+        ("Tesla T4", None),
+        ("CPU", None),
+    ],
+)
+def test_peak_by_name(name, peak):
+    assert peak_flops(name, "bf16") == peak
+    assert peak_flops(name, "no") is None
+
+
+def test_flops_are_those_that_torch_counts(model):
+    """Of the matrices to the operation; attention, which torch counts without the mask, for itself."""
+    config, (rows, length) = model.config, (2, 64)
+    ids = torch.randint(20, 500, (rows, length))
+    model.set_attn_implementation("eager")
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    matrices = model.num_parameters() - model.get_input_embeddings().weight.numel()
+    layers, width = config.num_hidden_layers, config.hidden_size
+    masked = 12 * layers * width * length // 2
+    per_token = flops_per_token(matrices, layers, width, length)
+    assert counter.get_total_flops() == rows * length * (per_token + masked)
+
+
+@pytest.fixture
+def accelerator():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield Accelerator(cpu=True, mixed_precision="no")
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_eight_passes_of_a_row_are_one_pass_of_eight(accelerator, model):
+    rows = torch.randint(20, 500, (8, 32))
+    results = []
+    for passes in (1, 8):
+        trained = copy.deepcopy(model).train()
+        prepared, optimizer = accelerator.prepare(trained, torch.optim.SGD(trained.parameters(), lr=1.0))
+        loss, norm = train_step(accelerator, prepared, optimizer, iter(rows.chunk(passes)), passes, 0.5)
+        results.append((loss, norm, trained))
+    (one_loss, one_norm, one), (eight_loss, eight_norm, eight) = results
+    assert eight_loss == pytest.approx(one_loss, rel=1e-6)
+    assert eight_norm == pytest.approx(one_norm, rel=1e-5)
+    assert one_norm > 0.5, "it clips"
+    for (name, a), b in zip(one.named_parameters(), eight.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
+        assert not torch.equal(a, model.get_parameter(name))
+
+
+CONFIG = PretrainConfig(
+    max_length=32, per_device_train_batch_size=4, batch_tokens=256, eval_steps=100, save_steps=4, logging_steps=2,
+    max_nonfinite_steps=3,
+)  # fmt: skip
+
+
+def trainer(
+    accelerator, model, tokenizer, checkpoints, steps: int = 12, config=CONFIG, measure=lambda step: {"bpb": 1.0}
+):
+    """pretrain() over a copy of the model, the copy, its optimizer and the losses of its passes."""
+    accelerator.free_memory()
+    model = copy.deepcopy(model)
+    loader = PackedLoader(text_stream("builtin", "train"), partial(encode_documents, tokenizer), 4, 32, buffer_size=16)
+    optimizer = build_optimizer(model)
+    go = partial(pretrain, accelerator, model, optimizer, loader, Horizon(steps, 2, 256), config, checkpoints, measure)
+    return go, model, optimizer
+
+
+def break_passes(model, passes: set[int], value: float) -> None:
+    """The loss of these passes, counted from 1, is multiplied by a value."""
+    count = 0
+
+    def hook(module, args, output):
+        nonlocal count
+        count += 1
+        if count in passes:
+            output.loss = output.loss * value
+
+    model.register_forward_hook(hook)
+
+
+def same(model, other) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_step_that_is_not_finite_is_not_applied(accelerator, model, tokenizer, tmp_path, capsys, value):
+    """Of four steps the last has a broken pass: weights and optimizer are those of three."""
+    go, three, optimizer_of_three = trainer(accelerator, model, tokenizer, tmp_path / "three", steps=4)
+    stop_after(three, passes=5)
+    assert go() is None
+    go, four, optimizer_of_four = trainer(accelerator, model, tokenizer, tmp_path / "four", steps=4)
+    break_passes(four, {7}, value)
+    result = go()
+    assert result["nonfinite_steps"] == 1
+    assert "not applied (1 in a row)" in capsys.readouterr().out
+    assert same(three, four)
+    expected, found = (o.state_dict()["state"] for o in (optimizer_of_three, optimizer_of_four))
+    assert all(torch.equal(expected[i][name], found[i][name]) for i in expected for name in expected[i])
+
+
+def test_many_in_a_row_end_the_training(accelerator, model, tokenizer, tmp_path):
+    go, broken, _ = trainer(accelerator, model, tokenizer, tmp_path)
+    break_passes(broken, {3, 5, 13, 16, 18}, math.nan)  # steps 2 and 3, then 7 to 9
+    with pytest.raises(
+        RecipeError, match=r"max_nonfinite_steps=3 .* at step 9 .* checkpoint is .*step-00000004"
+    ) as error:
+        go()
+    assert "nan" in str(error.value)
+    assert newest_checkpoint(tmp_path).name == "step-00000004", "none while steps fail"
+
+
+def stop_after(model, passes: int) -> None:
+    """SIGTERM in the midst of a pass."""
+    count = 0
+
+    def hook(module, args):
+        nonlocal count
+        count += 1
+        if count == passes:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    model.register_forward_pre_hook(hook)
+
+
+def test_sigterm_saves_and_the_next_run_ends_as_if_it_had_not_been(accelerator, model, tokenizer, tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    go, whole, _ = trainer(accelerator, model, tokenizer, tmp_path / "whole")
+    assert go()["tokens"] == 12 * 256
+
+    go, stopped, _ = trainer(accelerator, model, tokenizer, tmp_path / "stopped")
+    stop_after(stopped, passes=11)
+    assert go() is None
+    assert "SIGTERM: stopped after step 6 with a checkpoint; the same command goes on" in capsys.readouterr().out
+    assert newest_checkpoint(tmp_path / "stopped").name == "step-00000006"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+    go, resumed, _ = trainer(accelerator, model, tokenizer, tmp_path / "stopped")
+    assert go()["before"] == {"bpb": 1.0}
+    assert same(resumed, whole)
+    assert not same(resumed, stopped)
+
+
+def test_the_schedule_is_followed_and_gone_on_with(accelerator, model, tokenizer, tmp_path):
+    """Stopped in its warmup: the rates to come follow from the recipe's, not from the last one."""
+    config, seen = copy.copy(CONFIG), []
+    config.warmup_steps, config.warmdown_ratio = 2, 0.5
+    for stop in (True, False):
+        go, trained, optimizer = trainer(accelerator, model, tokenizer, tmp_path, steps=8, config=config)
+        wanted = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        optimizer.register_step_pre_hook(lambda its, *_: seen.append([dict(group) for group in its.param_groups]))
+        if stop:
+            stop_after(trained, passes=1)
+        go()
+    for step, (factor, groups) in enumerate(zip([0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25], seen, strict=True)):
+        assert {g["name"]: g["lr"] for g in groups} == pytest.approx({name: r * factor for name, r in wanted.items()})
+        (momentum,) = (group["momentum"] for group in groups if group["kind"] == "muon")
+        assert momentum == pytest.approx(0.85 + 0.1 * step / 300)
+
+
+def test_checkpoints_by_the_clock(accelerator, model, tokenizer, tmp_path):
+    config = copy.copy(CONFIG)
+    config.save_steps, config.save_minutes, config.save_total_limit = 1000, 1e-9, 3
+    go, _, _ = trainer(accelerator, model, tokenizer, tmp_path, steps=4, config=config)
+    (tmp_path / ".step-00000007.partial").mkdir()  # a killed run's
+    go()
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000002", "step-00000003"]
+
+
+def test_a_text_source_that_dies_says_where_to_go_on(accelerator, model, tokenizer, tmp_path):
+    go, *_ = trainer(accelerator, model, tokenizer, tmp_path)
+    loader = go.args[3]
+    read, chunks = loader._read, iter(range(100))
+
+    def dies(place=None):
+        if next(chunks) > 2:
+            raise ConnectionError("the text source failed 6 times in a row")
+        return read(place)
+
+    loader._read = dies
+    loader.buffer_size = 300
+    go = partial(pretrain, *go.args[:4], Horizon(2000, 2, 256), *go.args[5:])
+    with pytest.raises(RecipeError, match=r"failed 6 times in a row: the same command goes on from .*step-"):
+        go()
+
+
+@pytest.mark.parametrize("rounds", [False, True])
+def test_products_of_fp32_stay_fp32(monkeypatch, rounds):
+    """On any machine; `rounds` plays one where oneDNN takes the permission it is given."""
+    settings = torch.backends.mkldnn.matmul
+    before, exact = settings.fp32_precision, torch.Tensor.__matmul__
+    try:
+        with monkeypatch.context() as patch:
+            if rounds:
+                patch.setattr(torch.Tensor, "__matmul__", lambda a, b: exact(a.bfloat16().float(), b.float()))
+            use_onednn()
+        if rounds:
+            assert settings.fp32_precision == "ieee"
+        a, b = torch.randn(512, 256), torch.randn(256, 512)
+        assert (a @ b - (a.double() @ b.double())).abs().max() < 1e-4  # rounded to bf16 it would be 0.1
+    finally:
+        settings.fp32_precision = before
