@@ -2,6 +2,9 @@
 
 import argparse
 import sys
+from functools import partial
+
+from nanohf import console
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,18 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     _push(verbs.add_parser("push", help="push finished stages of a run to the Hub"))
     _convert(verbs.add_parser("convert", help="to transformers' NanoChatForCausalLM, or from it or nanochat itself"))
     args = parser.parse_args(argv)
-
-    from nanohf.recipe.loading import RecipeError
-
-    try:
-        return args.handler(args)
-    except RecipeError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
+    return console.exit_status(partial(args.handler, args))
 
 
 def _run(parser: argparse.ArgumentParser) -> None:

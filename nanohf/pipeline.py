@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from nanohf import console
+from nanohf.errors import RecipeError
 from nanohf.recipe import loading as recipe
-from nanohf.recipe.loading import STAGES, RecipeError
+from nanohf.recipe.loading import STAGES
 from nanohf.report.run_report import write_report
 from nanohf.runs import run_folder as runs
 
@@ -41,20 +43,20 @@ def run(
 
     for stage in STAGES[STAGES.index(first) :] if first else ():
         if old := runs.set_aside(run_dir, stage):
-            print(f"{stage}: done again; the old result is in {old}", flush=True)
+            console.progress(f"{stage}: done again; the old result is in {old}")
     failed = 0
     for number, stage in enumerate(stages, 1):
-        print(f"\n[{number}/{len(stages)}] {stage}", flush=True)
+        console.progress(f"\n[{number}/{len(stages)}] {stage}")
         if record := runs.done(run_dir, stage):
             skip(run_dir, stage, record, recipe.written(arguments[stage]))
             failed |= not published(run_dir, stage, record, configs[stage])
         elif status := launch([*launcher, "-m", MODULES[stage], *arguments[stage]]):
             go_on = "the same command without --from goes on" if first else "the same command goes on"
-            print(f"{stage} ended with exit status {status}; {go_on} from here", file=sys.stderr)
+            console.error(f"{stage} ended with exit status {status}; {go_on} from here")
             return status
         elif runs.done(run_dir, stage) is None:  # told to stop, and did
             return 0
-    print(f"\n{write_report(run_dir)}", flush=True)
+    console.result(f"\n{write_report(run_dir)}")
     return int(failed)
 
 
@@ -118,7 +120,7 @@ def check(arguments: dict[str, list[str]]) -> dict[str, tuple]:
         try:
             configs[stage] = recipe.load(stage, argv)
         except RecipeError as error:
-            problems += error.problems
+            problems += error.messages
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
     return configs
@@ -151,7 +153,7 @@ def look(configs: dict[str, tuple], todo: list[str]) -> None:
         raise RecipeError(failed)
     for r in results:
         if r.status == "warn":
-            print(f"warning: {r.stage}: {r.what}: {r.figure}: {r.why}", flush=True)
+            console.warning(f"{r.stage}: {r.what}: {r.figure}: {r.why}")
 
 
 def launch_command(path: str | None) -> list[str]:
@@ -200,11 +202,11 @@ def pass_on(*_) -> None:
 
 def skip(run_dir: Path, stage: str, record: dict, wanted: dict) -> None:
     """Says that a stage is done, and warns if it was done by another recipe."""
-    print(f"done already: {run_dir / ('results.json' if stage == 'evaluate' else stage)}", flush=True)
+    console.progress(f"done already: {run_dir / ('results.json' if stage == 'evaluate' else stage)}")
     had = record.get("recipe", {})
     changed = [k for k in sorted({*had, *wanted} - runs.FREE_TO_CHANGE) if str(had.get(k)) != str(wanted.get(k))]
     if changed:
-        print(f"warning: it was made with another {', '.join(changed)}; to redo it: --from {stage}", flush=True)
+        console.warning(f"it was made with another {', '.join(changed)}; to redo it: --from {stage}")
 
 
 def published(run_dir: Path, stage: str, record: dict, configs: tuple) -> bool:
@@ -212,11 +214,12 @@ def published(run_dir: Path, stage: str, record: dict, configs: tuple) -> bool:
     config = configs[-1]
     if stage not in PUSHED or not config.push_to_hub or record.get("pushed_to") == config.hub_model_id is not None:
         return True
-    from nanohf.hub.publish import PushError, publish
+    from nanohf.errors import PushError
+    from nanohf.hub.publish import publish
 
     try:
         publish(config, stage, run_dir / stage)
     except PushError as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.error(str(error))
         return False
     return True

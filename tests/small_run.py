@@ -40,4 +40,4 @@ ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
 def nanohf_run(cwd: Path, *options: str) -> str:
     result = subprocess.run([*COMMAND, *options], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+    return result.stdout + result.stderr

@@ -38,7 +38,7 @@ def execute(command: str, cwd: Path, environment: dict) -> str:
         shlex.split(command), cwd=cwd, env=environment | {"PATH": path}, capture_output=True, text=True
     )
     assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
-    return result.stdout
+    return result.stdout + result.stderr
 
 
 def test_the_readme_has_the_commands_this_file_knows():

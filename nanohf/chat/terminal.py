@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from nanohf.recipe.loading import STAGES, RecipeError
+from nanohf.errors import RecipeError
+from nanohf.recipe.loading import STAGES
 from nanohf.runs import run_folder as runs
 from nanohf.tokenizer.render import SHOWN
 

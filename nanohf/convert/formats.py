@@ -1,12 +1,13 @@
 """`nanohf convert SOURCE TARGET`: what lies in SOURCE tells which way it goes."""
 
 import json
-import sys
 from pathlib import Path
 
+from nanohf import console
 from nanohf.convert.nanochat_checkpoint import from_checkpoint
 from nanohf.convert.nanochat_model import TOLERANCE, from_nanochat, to_nanochat
 from nanohf.convert.tiktoken_encoding import from_tiktoken
+from nanohf.errors import RecipeError
 
 
 def convert(source_dir: str, target_dir: str, to: str | None = None) -> int:
@@ -23,9 +24,8 @@ def convert(source_dir: str, target_dir: str, to: str | None = None) -> int:
         else:
             from_nanochat(source, target_dir)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{target_dir}: weights bit-exact, logits within {TOLERANCE:.0e} of {source_dir}")
+        raise RecipeError(str(error)) from error
+    console.result(f"{target_dir}: weights bit-exact, logits within {TOLERANCE:.0e} of {source_dir}")
     return 0
 
 

@@ -15,7 +15,7 @@ import torch
 import transformers
 from transformers import AutoTokenizer
 
-from nanohf import pipeline
+from nanohf import console, pipeline
 from nanohf.data.sources import text_stream
 from nanohf.doctor import conversation_checks as chat
 from nanohf.doctor import training_checks as training
@@ -23,8 +23,9 @@ from nanohf.doctor import word_problem_checks as problems
 from nanohf.doctor.check_result import Result, attempt, failed
 from nanohf.doctor.resource_checks import resources
 from nanohf.doctor.source_checks import check_sources
+from nanohf.errors import RecipeError
 from nanohf.model import NanoHFForCausalLM
-from nanohf.recipe.loading import STAGES, RecipeError
+from nanohf.recipe.loading import STAGES
 from nanohf.runs import run_folder as runs
 from nanohf.tokenizer.train_bpe import SMALLEST_VOCABULARY, capped, train_tokenizer
 from nanohf.train.pretrain_loop import build_model
@@ -59,7 +60,7 @@ def examine(recipe_dir: str, name: str | None = None, overrides: list[str] = ())
         if case.can_read("tokenizer") and case.can_read(stage):
             case.show(attempt(stage, what, check, case, stage))
         else:
-            print(f"      {stage}: its other checks wait for the sources", flush=True)
+            console.result(f"      {stage}: its other checks wait for the sources")
     return case.verdict()
 
 
@@ -91,12 +92,12 @@ class Case:
     def show(self, results: Iterable[Result]) -> None:
         for result in results:
             self.results.append(result)
-            print(result, flush=True)
+            console.result(str(result))
 
     def verdict(self) -> int:
         """The last line, and the exit status."""
         fails, warns = (sum(r.status == status for r in self.results) for status in ("fail", "warn"))
-        print(f"{len(self.results)} checks: {fails} failed, {warns} warned", flush=True)
+        console.result(f"{len(self.results)} checks: {fails} failed, {warns} warned")
         return 1 if fails else 0
 
     @cached_property
@@ -161,8 +162,8 @@ def chat_checks(case: Case, stage: str) -> Iterator[Result]:
     rows = chat.rendered(tokenizer, conversations)
     if not case.conversation_shown:
         case.conversation_shown = True
-        print(f"--- the first conversation of {stage}; trained is what stands in [[ ]]")
-        print(chat.shown(tokenizer, *rows[0]), "---", sep="\n", flush=True)
+        console.result(f"--- the first conversation of {stage}; trained is what stands in [[ ]]")
+        console.result(f"{chat.shown(tokenizer, *rows[0])}\n---")
 
     yield from attempt(stage, "tokenizer", chat.same_tokenizer, stage, tokenizer, case.finished_tokenizer)
     yield from attempt(stage, "template round trip", chat.round_trip, stage, tokenizer, conversations, rows)

@@ -9,7 +9,8 @@ from transformers import PreTrainedConfig
 
 from nanohf.data.sources import BUILTIN
 from nanohf.doctor.check_result import Result
-from nanohf.recipe.loading import STAGES, RecipeError
+from nanohf.errors import RecipeError
+from nanohf.recipe.loading import STAGES
 from nanohf.runs import run_folder as runs
 
 READ_WITH_THE_RECIPE = ("identity",)  # a file, and no dataset

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from accelerate.utils import parse_flag_from_env
 
-from nanohf.recipe.loading import RecipeError
-from nanohf.train.progress import say
+from nanohf import console
+from nanohf.errors import RecipeError
 
 # Dense bf16 FLOP/s by name (the makers' data sheets, without sparsity).
 PEAK = {
@@ -55,7 +55,7 @@ def choose_precision(wanted: str, device_type: str) -> str:
         chosen, why = "bf16", f"auto: this machine's {native} multiplies it"
     else:
         chosen, why = "no", f"auto: {device_type} does not multiply bf16 by itself"
-    say(f"precision: {'fp32' if chosen == 'no' else chosen} ({why}); weights and optimizer state fp32")
+    console.progress(f"precision: {'fp32' if chosen == 'no' else chosen} ({why}); weights and optimizer state fp32")
     return chosen
 
 
@@ -85,7 +85,9 @@ def compiled(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     try:
         torch.compile(torch.neg)(torch.ones(2, device=device))
     except Exception as error:  # a missing compiler, header or Triton: each has an exception of its own
-        say(f"torch_compile: not on this machine ({str(error).strip().splitlines()[0]}); training goes on without")
+        console.progress(
+            f"torch_compile: not on this machine ({str(error).strip().splitlines()[0]}); training goes on without"
+        )
         return model
     return torch.compile(model, dynamic=False)
 

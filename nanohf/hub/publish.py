@@ -13,6 +13,8 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.utils import validate_repo_id
 
+from nanohf import console
+from nanohf.errors import PushError
 from nanohf.hub.card import STAGES, card, eval_results_yaml, hub_id, public
 from nanohf.runs import run_folder as runs
 
@@ -22,10 +24,6 @@ ADVICE = {
     401: "Log in with `hf auth login`, or set HF_TOKEN to a token that may write.",
     403: "The token may not write there: use one with write access, or another USER.",
 }
-
-
-class PushError(RuntimeError):
-    """A push that failed. The stage's folder is untouched, and the message says how to push it later."""
 
 
 def publish(config, stage: str, folder: Path) -> str | None:
@@ -71,7 +69,7 @@ def push_stage(
         operations += [CommitOperationDelete(name) for name in stale]
         api.create_commit(url.repo_id, operations, commit_message=_message(stage, record))
     runs.write_json(folder / "stage.json", record | {"pushed_to": url.repo_id})
-    print(f"pushed {folder} to {url}", flush=True)
+    console.progress(f"pushed {folder} to {url}")
     return str(url)
 
 

@@ -4,12 +4,12 @@ nanohf push runs/demo --to USER/NAME            # every finished stage, as USER/
 nanohf push runs/demo sft grpo --to USER/NAME --private
 """
 
-import sys
 from pathlib import Path
 
+from nanohf import console
+from nanohf.errors import PushError, RecipeError
 from nanohf.hub.card import STAGES
-from nanohf.hub.publish import PushError, push_stage, stage_repo
-from nanohf.recipe.loading import RecipeError
+from nanohf.hub.publish import push_stage, stage_repo
 from nanohf.runs import run_folder as runs
 
 
@@ -50,12 +50,6 @@ def pushed(run_dir: str, stage: str, to: str, private: bool | None) -> bool:
     try:
         push_stage(run_dir, stage, stage_repo(to, stage), private)
     except PushError as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.error(str(error))
         return False
     return True
-
-
-if __name__ == "__main__":
-    from nanohf.cli import main
-
-    sys.exit(main(["push", *sys.argv[1:]]))

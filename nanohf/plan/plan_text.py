@@ -1,11 +1,12 @@
 """What a model costs before it is trained: `nanohf plan recipes/d4`, `--depth 4 --vocab-size 4096`, or `--table`."""
 
 import socket
-import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from nanohf import console
+from nanohf.errors import RecipeError
 from nanohf.runs.ledger import Speed, last_speeds
 from nanohf.scaling import horizon
 from nanohf.scaling import parameters as counts
@@ -230,13 +231,12 @@ def main(args: Namespace, recipe: dict | None = None) -> int:
     dials = {name: value for name, value in dials.items() if value is not None}
     try:
         if args.table:
-            print(table(tuple(dict.fromkeys((*TABLE_VOCAB_SIZES, *filter(None, [args.vocab_size]))))))
+            console.result(table(tuple(dict.fromkeys((*TABLE_VOCAB_SIZES, *filter(None, [args.vocab_size]))))))
             return 0
         if recipe and dials:
             raise ValueError(f"the recipes say {', '.join(dials)}; leave it out, or plan with --depth")
         planned = plan(**recipe) if recipe else plan(args.depth, **dials)
-        print(render(planned, last_speeds(args.runs, socket.gethostname())))
+        console.result(render(planned, last_speeds(args.runs, socket.gethostname())))
     except ValueError as error:
-        print(f"nanohf plan: error: {error}", file=sys.stderr)
-        return 2
+        raise RecipeError(str(error)) from error
     return 0

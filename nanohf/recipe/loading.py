@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from nanohf.recipe.schemas import EvaluateConfig, PretrainConfig, RecipeError, TokenizerConfig
+from nanohf import console
+from nanohf.errors import RecipeError
+from nanohf.recipe.schemas import EvaluateConfig, PretrainConfig, TokenizerConfig
 
 STAGES = ("tokenizer", "pretrain", "midtrain", "sft", "grpo", "evaluate")
 
@@ -67,7 +69,7 @@ def load(stage: str, argv: list[str]) -> tuple:
     try:
         configs = parser.parse_args_into_dataclasses(arguments)
     except RecipeError as error:
-        raise RecipeError([f"{path}: {problem}" for problem in error.problems]) from error
+        raise RecipeError([f"{path}: {problem}" for problem in error.messages]) from error
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{path}: {error}") from error
     check_sources(stage, configs)
@@ -172,18 +174,8 @@ def check_sources(stage: str, configs: tuple) -> None:
 
 
 def run_stage(stage_main) -> None:
-    """Runs a stage's `main(argv)`: a RecipeError ends in its message and exit status 2, a failed push in 1."""
-    from nanohf.hub.publish import PushError
-
-    try:
-        stage_main(sys.argv[1:])
-    except RecipeError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        sys.exit(2)
-    except PushError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    """Runs a stage's `main(argv)` as the whole process."""
+    sys.exit(console.exit_status(partial(stage_main, sys.argv[1:])))
 
 
 def shipped(name: str) -> Path:

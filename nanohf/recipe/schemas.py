@@ -7,15 +7,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from nanohf.errors import RecipeError
 from nanohf.scaling.parameters import PRESETS
-
-
-class RecipeError(ValueError):
-    """What the user can mend: one or more problems, each with value, rule and fix."""
-
-    def __init__(self, problems: list[str] | str):
-        self.problems = [problems] if isinstance(problems, str) else problems
-        super().__init__("\n".join(self.problems))
 
 
 def too_small(config, **least: float) -> list[str]:

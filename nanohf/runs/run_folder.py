@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from nanohf.recipe.loading import STAGES, RecipeError
+from nanohf.errors import RecipeError
+from nanohf.recipe.loading import STAGES
 
 FREE_TO_CHANGE = {"run_dir", "push_to_hub", "hub_model_id", "hub_private_repo", "logging_steps", "report_to", "stage"}
 FREE_TO_CHANGE |= {"keep_optimizer"}

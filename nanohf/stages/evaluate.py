@@ -12,33 +12,34 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
+from nanohf import console
 from nanohf.data.packing import PackedLoader
 from nanohf.data.sources import text_stream
 from nanohf.data.word_problems import problems, prompt_ids
+from nanohf.errors import PushError, RecipeError
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.evals.lm_eval_model import find_tasks, run_tasks
 from nanohf.evals.pass_at_k import score, shown
 from nanohf.generation.engine import Engine
 from nanohf.hardware.device import device_type
-from nanohf.hub.publish import PushError, update_card
+from nanohf.hub.publish import update_card
 from nanohf.model import NanoHFForCausalLM
 from nanohf.recipe import loading as recipe
 from nanohf.runs import run_folder as runs
 from nanohf.tokenizer.render import readable
 from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
-from nanohf.train.progress import is_first, say
 
 
 def main(argv: list[str]) -> None:
     (config,) = recipe.load("evaluate", argv)
-    if not is_first():
+    if not console.is_first():
         return
     started = time.perf_counter()
     folders = {stage: runs.resolve(config.run_dir, stage) for stage in config.stages}
     try:
         manager = find_tasks(config.tasks)
     except ValueError as error:
-        raise recipe.RecipeError(str(error)) from error
+        raise RecipeError(str(error)) from error
     count = min(config.problems, config.limit or config.problems)
     test = problems(config.dataset, config.dataset_config, "test", count)
     stages = {}
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> None:
                 model, tokenizer, engine.generate, config.tasks, manager, config.limit, config.batch_size
             ),
         }
-        say(f"{stage}: {stages[stage]['bpb']:.4f} bits per byte, {shown(stages[stage]['pass_at_k'])}")
+        console.progress(f"{stage}: {stages[stage]['bpb']:.4f} bits per byte, {shown(stages[stage]['pass_at_k'])}")
 
     results = {
         "stages": stages,
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> None:
         try:
             update_card(config.run_dir, stage)
         except PushError as error:
-            say(f"warning: {error}")
+            console.warning(str(error))
 
 
 def load(folder: str):

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import nanohf.model  # noqa: F401 for the Auto classes
+from nanohf import console
 from nanohf.data.word_problems import problems, prompt_ids
 from nanohf.evals.pass_at_k import score, shown
 from nanohf.generation.engine import Engine
@@ -24,7 +25,6 @@ from nanohf.train.grpo.diagnosis import Diagnosis
 from nanohf.train.grpo.trainer import PassAtK, ProblemTrainer, correct_answer, refuse_nanohf, rollout_func
 from nanohf.train.lora import merged, with_lora
 from nanohf.train.post_training import Progress, make_optimizer, record_of, save, train, without_push
-from nanohf.train.progress import say
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; our tests hold it
 
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
 
     train_problems = problems(stage.dataset, stage.dataset_config, "train", stage.dataset_rows)
     test_problems = problems(stage.dataset, stage.dataset_config, "test", stage.eval_problems)
-    say(f"problems: {len(train_problems):,} to train on, {len(test_problems):,} held out")
+    console.progress(f"problems: {len(train_problems):,} to train on, {len(test_problems):,} held out")
 
     trainer = ProblemTrainer(
         model=model,

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from transformers import AutoTokenizer
 
+from nanohf import console
 from nanohf.data.packing import PackedLoader
 from nanohf.data.sources import skipped_files, text_stream
 from nanohf.evals.bpb import bits_per_byte
@@ -34,7 +35,6 @@ from nanohf.scaling.flops import flops_per_token
 from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
 from nanohf.train.optimizer_handover import save_moments
 from nanohf.train.pretrain_loop import build_model, derive_horizon, pretrain
-from nanohf.train.progress import say
 
 
 def main(argv: list[str]) -> None:
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(runs.resolve(config.run_dir, config.tokenizer))
     model = build_model(config, tokenizer)
     parameters = model.num_parameters()
-    say(f"model: depth {config.depth}, {parameters:,} parameters, vocabulary {len(tokenizer):,}")
+    console.progress(f"model: depth {config.depth}, {parameters:,} parameters, vocabulary {len(tokenizer):,}")
     horizon = derive_horizon(config, len(tokenizer), accelerator.num_processes)
 
     load = partial(open_loader, config, tokenizer, accelerator)
@@ -120,7 +120,7 @@ def peak_rate(accelerator, model, length: int) -> float | None:
         return None
     matrices = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
     flops = flops_per_token(matrices, model.config.num_hidden_layers, model.config.hidden_size, length)
-    say(f"peak of {name} in bf16: {peak / 1e12:,.0f} TFLOP/s; {flops:,} FLOPs a token")
+    console.progress(f"peak of {name} in bf16: {peak / 1e12:,.0f} TFLOP/s; {flops:,} FLOPs a token")
     return peak * accelerator.num_processes / flops
 
 
@@ -130,7 +130,7 @@ def measure(accelerator, tokenizer, validation: list[torch.Tensor], model, step:
         bpb = bits_per_byte(model, validation, torch.tensor(token_bytes(tokenizer)), accelerator.gather)
         # Under FSDP no process has the whole weights to draw a sample with.
         sample = "" if accelerator.is_fsdp2 else f" | {complete(model, tokenizer, 'There is a', max_new_tokens=32)!r}"
-    say(f"step {step:,} | {bpb:.4f} bits per byte{sample}")
+    console.progress(f"step {step:,} | {bpb:.4f} bits per byte{sample}")
     return {"bpb": bpb}
 
 

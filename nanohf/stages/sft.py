@@ -12,7 +12,9 @@ from datasets import concatenate_datasets
 from transformers import AutoTokenizer, PreTrainedConfig
 from trl import SFTTrainer
 
+from nanohf import console
 from nanohf.data.mixture import mixture, source_rows
+from nanohf.errors import RecipeError
 from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
 from nanohf.hub.publish import publish
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
@@ -24,7 +26,6 @@ from nanohf.tokenizer.train_bpe import token_bytes
 from nanohf.train.lora import merged, with_lora
 from nanohf.train.optimizer_handover import carry_over, save_moments
 from nanohf.train.post_training import Progress, make_optimizer, record_of, save, train, without_push
-from nanohf.train.progress import say
 
 
 def main(argv: list[str]) -> None:
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> None:
     rows, given = mixture(tokenizer, stage.mixture, args)
     given = [asdict(g) for g in given]
     for line in mixture_table(given):
-        say(line)
+        console.progress(line)
     eval_rows = [source_rows(tokenizer, source, args)[0] for source in stage.eval_mixture]
     # Rows at a time as in training: with eight, their logits alone set the stage's peak (d12: 13 GB).
     held_out = HeldOut(stage.eval_mixture, eval_rows, token_bytes(tokenizer), args.per_device_train_batch_size)
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> None:
     trainer.model = merged(trainer.model)
     after = measure(held_out, trainer)
     for figure in (changes := compared(before, after)):
-        say(f"{figure['source']}, {figure['metric']}: {figure['before']:.4f} -> {figure['after']:.4f}")
+        console.progress(f"{figure['source']}, {figure['metric']}: {figure['before']:.4f} -> {figure['after']:.4f}")
 
     if trainer.is_world_process_zero():
         record = record_of(trainer) | result
@@ -85,7 +86,7 @@ def load(source: str) -> NanoHFForCausalLM:
     """The model that the stage starts from. Of another architecture, weights would be left out and others made up."""
     kind = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
     if kind != NanoHFConfig.model_type:
-        raise recipe.RecipeError(f"model_name_or_path={source} is a {kind} model, not nanohf; see nanohf convert")
+        raise RecipeError(f"model_name_or_path={source} is a {kind} model, not nanohf; see nanohf convert")
     return NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32)
 
 

@@ -7,18 +7,19 @@
 import time
 from itertools import islice
 
+from nanohf import console
 from nanohf.data.sources import text_stream
+from nanohf.errors import RecipeError
 from nanohf.hardware.device import peak_memory
 from nanohf.hub.publish import publish
 from nanohf.recipe import loading as recipe
 from nanohf.runs import run_folder as runs
 from nanohf.tokenizer.train_bpe import capped, measure, train_tokenizer
-from nanohf.train.progress import is_first, say
 
 
 def main(argv: list[str]) -> None:
     (config,) = recipe.load("tokenizer", argv)
-    if not is_first():
+    if not console.is_first():
         return
     started = time.perf_counter()
 
@@ -28,12 +29,14 @@ def main(argv: list[str]) -> None:
     try:
         tokenizer = train_tokenizer(counted, config.vocab_size)
     except ValueError as error:
-        raise recipe.RecipeError(str(error)) from error
-    say(f"tokenizer: {config.vocab_size:,} tokens from {counted.chars:,} characters in {counted.texts:,} documents")
+        raise RecipeError(str(error)) from error
+    console.progress(
+        f"tokenizer: {config.vocab_size:,} tokens from {counted.chars:,} characters in {counted.texts:,} documents"
+    )
 
     validation = text_stream(config.dataset, "validation", config.dataset_config, config.text_column)
     figures = measure(tokenizer, list(islice((row["text"] for row in validation if row["text"]), 200)))
-    say(f"on validation text: {figures['chars_per_token']:.2f} characters a token")
+    console.progress(f"on validation text: {figures['chars_per_token']:.2f} characters a token")
 
     record = {
         "minutes": (time.perf_counter() - started) / 60,

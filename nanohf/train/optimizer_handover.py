@@ -4,9 +4,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from nanohf.errors import RecipeError
 from nanohf.optim.muon import MuonAdamW
 from nanohf.optim.named_state import load_named_state
-from nanohf.recipe.loading import RecipeError
 from nanohf.runs.run_folder import OPTIMIZER
 
 

@@ -12,12 +12,13 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import OPTIMIZER_NAME
 
+from nanohf import console
 from nanohf.data.conversations import Source
+from nanohf.errors import RecipeError
 from nanohf.hardware.device import peak_memory, refuse_fsdp, use_onednn
 from nanohf.optim.groups import build_optimizer
-from nanohf.recipe.loading import RecipeError
 from nanohf.recipe.schemas import RunFolder, too_small
-from nanohf.train.progress import Speedometer, say
+from nanohf.train.progress import Speedometer
 
 # Of GRPOConfig, what only transformers' generate or vLLM would heed.
 NOT_THE_ENGINES = (
@@ -185,14 +186,14 @@ def train(trainer: Trainer) -> dict:
     newest = newest_checkpoint(Path(trainer.args.output_dir))
     started = time.perf_counter()
     if newest and (state := TrainerState.load_from_json(str(newest / TRAINER_STATE))).global_step >= state.max_steps:
-        say(f"trained already: {newest.name}")  # resuming a finished training would take one step more
+        console.progress(f"trained already: {newest.name}")  # resuming a finished training would take one step more
         trainer._load_from_checkpoint(str(newest))
         if trainer.optimizer and (kept := newest / OPTIMIZER_NAME).is_file():
             trainer.optimizer.load_state_dict(torch.load(kept, map_location="cpu", weights_only=True))
         trainer.state = state
     else:
         if newest:
-            say(f"resumed from {newest.name}")
+            console.progress(f"resumed from {newest.name}")
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     progress = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Progress))
     return {

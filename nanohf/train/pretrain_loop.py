@@ -15,14 +15,15 @@ import torch
 from accelerate import Accelerator
 from torch.distributed.tensor import DTensor
 
+from nanohf import console
 from nanohf.data.packing import PackedLoader, furthest
+from nanohf.errors import RecipeError
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.schedule import lr_factor, muon_momentum
-from nanohf.recipe.loading import RecipeError
 from nanohf.runs.run_folder import write_json
 from nanohf.scaling import parameters as counts
 from nanohf.scaling.horizon import pretraining
-from nanohf.train.progress import Speedometer, say
+from nanohf.train.progress import Speedometer
 
 
 @dataclass
@@ -74,11 +75,13 @@ def derive_horizon(config, vocab_size: int, num_processes: int) -> Horizon:
             f"batch_tokens={plan.batch_tokens:,} is not a multiple of {rows} rows x {config.max_length} tokens x "
             f"{num_processes} process(es) = {one_pass:,}. Try {fits:,}."
         )
-    say(f"horizon: {plan.tokens:,} tokens = {plan.tokens_from}")
-    say(f"a step: {plan.batch_tokens:,} tokens = {plan.batch_from}")
-    say(f"  = {rows} rows x {config.max_length} tokens x {num_processes} process(es) x {accumulation} pass(es)")
-    say(f"steps: {plan.steps:,} = {plan.tokens:,} tokens // {plan.batch_tokens:,} a step")
-    say(f"learning rates: x {plan.lr_scale:.3g} = {plan.lr_from}")
+    console.progress(f"horizon: {plan.tokens:,} tokens = {plan.tokens_from}")
+    console.progress(f"a step: {plan.batch_tokens:,} tokens = {plan.batch_from}")
+    console.progress(
+        f"  = {rows} rows x {config.max_length} tokens x {num_processes} process(es) x {accumulation} pass(es)"
+    )
+    console.progress(f"steps: {plan.steps:,} = {plan.tokens:,} tokens // {plan.batch_tokens:,} a step")
+    console.progress(f"learning rates: x {plan.lr_scale:.3g} = {plan.lr_from}")
     return Horizon(plan.steps, accumulation, plan.batch_tokens, plan.lr_scale)
 
 
@@ -107,7 +110,7 @@ def pretrain(
     state = {"step": 0, "seconds": 0.0, "nonfinite": 0, "before": None}
     if newest := newest_checkpoint(checkpoints):
         state = load_checkpoint(accelerator, loader, newest)
-        say(f"resumed from step {state['step']:,}")
+        console.progress(f"resumed from step {state['step']:,}")
     else:
         state["before"] = measure(0)
 
@@ -146,7 +149,7 @@ def pretrain(
             bad = 0 if math.isfinite(loss) and math.isfinite(norm) else bad + 1
             if bad:
                 state["nonfinite"] += 1
-                say(f"step {step:,}: loss {loss}, gradient norm {norm}: not applied ({bad} in a row)")
+                console.progress(f"step {step:,}: loss {loss}, gradient norm {norm}: not applied ({bad} in a row)")
             if bad == config.max_nonfinite_steps:
                 raise RecipeError(
                     f"max_nonfinite_steps={bad} steps in a row had no finite loss and gradient, at step {step:,} loss "
@@ -162,7 +165,7 @@ def pretrain(
                 save()
                 saved = time.monotonic()
             if stopped:
-                say(f"SIGTERM: stopped after step {step:,} with a checkpoint; the same command goes on")
+                console.progress(f"SIGTERM: stopped after step {step:,} with a checkpoint; the same command goes on")
                 return None
 
     after = measure(step)
@@ -170,7 +173,7 @@ def pretrain(
     seconds = time.perf_counter() - started
     shares = loader.shares()
     waited = loader.seconds / speed.seconds if speed.seconds else 0.0
-    say(
+    console.progress(
         f"text: {shares['cropped']:.2%} of the tokens dropped, {shares['continued']:.2%} apart from their document's "
         f"beginning, none padded; {loader.place['empty']:,} empty documents; {waited:.2%} of the time waiting for it"
     )
@@ -255,7 +258,9 @@ def load_checkpoint(accelerator, loader, checkpoint: Path) -> dict:
     if before == now:
         loader.load_state_dict(json.loads((checkpoint / f"loader-{accelerator.process_index}.json").read_text()))
     else:
-        say(f"written by {before} process(es), now {now}: documents that waited for a row there are skipped")
+        console.progress(
+            f"written by {before} process(es), now {now}: documents that waited for a row there are skipped"
+        )
         loaders = [json.loads((checkpoint / f"loader-{i}.json").read_text()) for i in range(before)]
         loader.load_state_dict(furthest(loaders))
     return state

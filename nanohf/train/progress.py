@@ -1,18 +1,9 @@
 """What a person sees while a stage works: one line every few steps, from the main process only."""
 
-import os
 import time
 from contextlib import contextmanager
 
-
-def is_first() -> bool:
-    """Whether this is the first of all processes. Accelerate's own state sees one of several on CPUs as alone."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def say(text: str) -> None:
-    if is_first():
-        print(text, flush=True)
+from nanohf import console
 
 
 class Speedometer:
@@ -40,7 +31,7 @@ class Speedometer:
         shown = " | ".join(f"{name} {value:.4g}" for name, value in values.items())
         speed = {"tokens_per_second": rate} | ({"mfu": self.mfu(rate)} if self.peak_rate else {})
         mfu = f" | MFU {self.mfu(rate):.1%}" if self.peak_rate else ""
-        say(f"step {step:,}/{self.steps:,} | {shown} | {rate:,.0f} tokens/s{mfu} | {clock(left)} left")
+        console.progress(f"step {step:,}/{self.steps:,} | {shown} | {rate:,.0f} tokens/s{mfu} | {clock(left)} left")
         self._started, self._counted = now, self.tokens
         return speed
 

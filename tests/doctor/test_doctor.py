@@ -327,7 +327,7 @@ def test_a_run_is_refused_only_for_want_of_several_times_the_memory(doctor, monk
         assert quick(configs, ["pretrain"])[0].status == status
     monkeypatch.setattr(resources, "available_memory", lambda cuda: need / 2)
     look(configs, ["pretrain"])
-    assert capsys.readouterr().out.startswith("warning: pretrain: memory: about")
+    assert capsys.readouterr().err.startswith("warning: pretrain: memory: about")
 
 
 def test_a_run_without_room_for_its_checkpoints_is_refused(doctor, monkeypatch, capsys):

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from lm_eval.tasks import TaskManager
 
+from nanohf.errors import RecipeError
 from nanohf.evals.lm_eval_model import TASKS, drawn
-from nanohf.recipe.loading import RecipeError
 from nanohf.runs import run_folder as runs
 from nanohf.stages import evaluate
 

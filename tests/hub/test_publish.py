@@ -13,7 +13,8 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 
-from nanohf.hub.publish import PushError, publish, published, push_stage, stage_repo, update_card
+from nanohf.errors import PushError
+from nanohf.hub.publish import publish, published, push_stage, stage_repo, update_card
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.runs import run_folder as runs
 from nanohf.tokenizer.train_bpe import train_tokenizer
@@ -142,7 +143,7 @@ def test_without_a_network_the_message_says_how_to_push_later(run_dir):
     ],
 )
 def test_stage_push_exits_2_on_the_users_errors(run_dir, argv, message):
-    command = [sys.executable, "-m", "nanohf.hub.push_run", str(run_dir), *argv]
+    command = [sys.executable, "-m", "nanohf.cli", "push", str(run_dir), *argv]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert re.search(message, done.stderr), done.stderr
@@ -225,10 +226,10 @@ class TestHub:
         assert "hf_dummy" not in message
 
     def test_stage_push(self, run_dir):
-        command = [sys.executable, "-m", "nanohf.hub.push_run", str(run_dir), "--to", "tester/verb"]
+        command = [sys.executable, "-m", "nanohf.cli", "push", str(run_dir), "--to", "tester/verb"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert "/tester/verb-grpo" in done.stdout
+        assert "/tester/verb-grpo" in done.stderr
         assert runs.done(run_dir, "grpo")["pushed_to"] == "tester/verb-grpo"
         elsewhere = subprocess.run([*command[:-1], "somebody/else"], capture_output=True, text=True)
         assert elsewhere.returncode == 1

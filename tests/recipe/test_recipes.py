@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from nanohf.cli import main
+from nanohf.errors import RecipeError
 from nanohf.pipeline import MODULES
 from nanohf.recipe import loading as recipe
-from nanohf.recipe.loading import STAGES, RecipeError
+from nanohf.recipe.loading import STAGES
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nanohf.recipe.loading import RecipeError
+from nanohf.errors import RecipeError
 from nanohf.report.run_report import write_report
 from nanohf.runs import run_folder as runs
 

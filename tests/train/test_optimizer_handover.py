@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nanohf.errors import RecipeError
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.named_state import named_state
 from nanohf.pipeline import check_carried
-from nanohf.recipe.loading import RecipeError
 from nanohf.recipe.schemas import PretrainConfig
 from nanohf.runs import run_folder as runs
 from nanohf.stages import sft

@@ -13,11 +13,11 @@ from accelerate.state import AcceleratorState
 
 from nanohf.data.packing import PackedLoader
 from nanohf.data.sources import text_stream
+from nanohf.errors import RecipeError
 from nanohf.hardware import device as hardware
 from nanohf.hardware.device import choose_precision, compiled, peak_flops, use_onednn
 from nanohf.optim.groups import build_optimizer
 from nanohf.recipe import loading as recipe
-from nanohf.recipe.loading import RecipeError
 from nanohf.recipe.schemas import PretrainConfig
 from nanohf.scaling.flops import flops_per_token
 from nanohf.tokenizer.train_bpe import encode_documents
@@ -40,7 +40,7 @@ def test_the_launcher_then_the_recipe_then_the_machine(monkeypatch, capsys, laun
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
     monkeypatch.setattr(hardware, "multiplies_bf16", lambda device_type: native)
     assert choose_precision(wanted, CPU) == chosen
-    assert ("fp32 (" if chosen == "no" else "bf16 (") in capsys.readouterr().out
+    assert ("fp32 (" if chosen == "no" else "bf16 (") in capsys.readouterr().err
 
 
 def test_a_bare_no_in_yaml_means_no(tmp_path):
@@ -64,7 +64,7 @@ def test_without_a_compiler_the_model_is_not_compiled(monkeypatch, model, capsys
     torch._dynamo.reset()
     with torch._inductor.utils.fresh_cache():
         assert compiled(model, torch.device(CPU)) is model
-    assert "not on this machine" in capsys.readouterr().out
+    assert "not on this machine" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_step_that_is_not_finite_is_not_applied(accelerator, model, tokenizer,
     break_passes(four, {7}, value)
     result = go()
     assert result["nonfinite_steps"] == 1
-    assert "not applied (1 in a row)" in capsys.readouterr().out
+    assert "not applied (1 in a row)" in capsys.readouterr().err
     assert same(three, four)
     expected, found = (o.state_dict()["state"] for o in (optimizer_of_three, optimizer_of_four))
     assert all(torch.equal(expected[i][name], found[i][name]) for i in expected for name in expected[i])
@@ -206,7 +206,7 @@ def test_sigterm_saves_and_the_next_run_ends_as_if_it_had_not_been(accelerator, 
     go, stopped, _ = trainer(accelerator, model, tokenizer, tmp_path / "stopped")
     stop_after(stopped, passes=11)
     assert go() is None
-    assert "SIGTERM: stopped after step 6 with a checkpoint; the same command goes on" in capsys.readouterr().out
+    assert "SIGTERM: stopped after step 6 with a checkpoint; the same command goes on" in capsys.readouterr().err
     assert newest_checkpoint(tmp_path / "stopped").name == "step-00000006"
     assert signal.getsignal(signal.SIGTERM) is before
 

@@ -27,7 +27,7 @@ def test_lines_and_what_is_returned(wait, capsys):
             with speed.paused():
                 wait(50)
         found.append(speed.step(step, 200 if 4 < step < 9 else 100, loss=1.23456))
-    assert capsys.readouterr().out.splitlines() == [
+    assert capsys.readouterr().err.splitlines() == [
         "step 4/10 | loss 1.235 | 50 tokens/s | MFU 5.0% | 0:12 left",
         "step 8/10 | loss 1.235 | 100 tokens/s | MFU 10.0% | 0:04 left",
         "step 10/10 | loss 1.235 | 50 tokens/s | MFU 5.0% | 0:00 left",
@@ -42,7 +42,7 @@ def test_a_resumed_run_reckons_with_its_own_steps(wait, capsys):
     speed = Speedometer(steps=1100, first_step=1000, every=5)
     wait(20)
     assert speed.step(1005, 100_000) == {"tokens_per_second": 5000.0}
-    assert capsys.readouterr().out == "step 1,005/1,100 |  | 5,000 tokens/s | 6:20 left\n"
+    assert capsys.readouterr().err == "step 1,005/1,100 |  | 5,000 tokens/s | 6:20 left\n"
     assert speed.mfu(5000.0) is None
     assert speed.step(1006, 0, force=True) == {}, "nothing was done since"
     wait(1)
@@ -60,4 +60,4 @@ def test_only_the_main_process_speaks(monkeypatch, capsys):
     for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)
         say(f"rank {rank}")
-    assert capsys.readouterr().out == "rank 0\n"
+    assert capsys.readouterr().err == "rank 0\n"

@@ -7,8 +7,8 @@ from trl import SFTTrainer
 
 from nanohf.data.conversations import Source
 from nanohf.data.mixture import mixture
+from nanohf.errors import RecipeError
 from nanohf.recipe import loading as recipe
-from nanohf.recipe.loading import RecipeError
 from nanohf.stages import sft
 
 RECIPE = Path(__file__).parents[2] / "recipes/demo/sft.yaml"

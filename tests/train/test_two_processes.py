@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nanohf.data.packing import PackedLoader
 from nanohf.data.sources import text_stream
+from nanohf.errors import RecipeError
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.hardware.device import check_fsdp2, refuse_fsdp
 from nanohf.optim import muon
-from nanohf.recipe.loading import RecipeError
 from nanohf.recipe.schemas import PretrainConfig
 from nanohf.runs.run_folder import OPTIMIZER
 from nanohf.stages import tokenizer as tokenizer_stage

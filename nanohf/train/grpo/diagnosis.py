@@ -4,7 +4,7 @@ from statistics import fmean
 
 from transformers import TrainerCallback
 
-from nanohf.train.progress import say
+from nanohf import console
 
 STEPS = 40  # a verdict looks back over so many, and over at least so many logs:
 LOGS = 8
@@ -21,7 +21,7 @@ class Diagnosis(TrainerCallback):
         recent = [log for log in state.log_history if "reward" in log and log["step"] > self.said][-window:]
         if len(recent) == window and (cause := likely_cause(recent)):
             reward = fmean(log["reward"] for log in recent)
-            say(f"warning: reward {reward:.3f} on average, not rising since step {recent[0]['step']:,}. {cause}")
+            console.warning(f"reward {reward:.3f} on average, not rising since step {recent[0]['step']:,}. {cause}")
             self.said = state.global_step
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
+from nanohf import console
 from nanohf.data.gsm8k import is_correct
 from nanohf.data.word_problems import prompt_ids
-from nanohf.recipe.loading import RecipeError
+from nanohf.errors import RecipeError
 from nanohf.runs import run_folder as runs
 from nanohf.tokenizer.render import readable
 from nanohf.train.grpo.word_problem_order import ProblemOrder
 from nanohf.train.phase_timer import Clock
-from nanohf.train.progress import say
 
 
 class ProblemTrainer(GRPOTrainer):
@@ -163,7 +163,7 @@ class PassAtK(TrainerCallback):
             if self.main:
                 runs.write_json(self.folder / "pass_at_k.json", list(self.curve.values()))
                 self.write_samples(self.folder)
-        say(f"step {step:,} | {self.describe(self.curve[step])}\n{readable(self.curve[step]['example'])}")
+        console.progress(f"step {step:,} | {self.describe(self.curve[step])}\n{readable(self.curve[step]['example'])}")
         return self.curve[step]
 
     def figures(self) -> list[dict]:

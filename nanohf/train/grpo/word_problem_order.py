@@ -9,7 +9,7 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from nanohf.recipe.loading import RecipeError
+from nanohf.errors import RecipeError
 
 
 class ProblemOrder(Sampler, TrainerCallback, ExportableState):

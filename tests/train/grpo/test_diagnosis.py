@@ -50,7 +50,7 @@ def told(history: list[dict], logging_steps: int, capsys) -> list[str]:
     for i, log in enumerate(history, 1):
         state = SimpleNamespace(log_history=history[:i], global_step=log["step"])
         diagnosis.on_log(SimpleNamespace(logging_steps=logging_steps), state, None, logs=log)
-    return capsys.readouterr().out.splitlines()
+    return capsys.readouterr().err.splitlines()
 
 
 def test_it_waits_for_a_window_and_warns_of_it_once(capsys):

@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nanohf.convert.formats import convert
 from nanohf.data.word_problems import prompt_ids
+from nanohf.errors import RecipeError
 from nanohf.generation.engine import Engine
-from nanohf.recipe.loading import RecipeError
 from nanohf.recipe.schemas import PretrainConfig
 from nanohf.report.run_report import write_report
 from nanohf.stages import grpo
@@ -96,7 +96,7 @@ def stage(guesser: Path, run_dir: Path, *launcher: str, **changes) -> tuple[dict
         cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
-    return json.loads((run_dir / "grpo/stage.json").read_text()), result.stdout
+    return json.loads((run_dir / "grpo/stage.json").read_text()), result.stdout + result.stderr
 
 
 def passes(record: dict) -> list[dict]:

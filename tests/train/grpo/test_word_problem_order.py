@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from trl.trainer.utils import RepeatSampler
 
-from nanohf.recipe.loading import RecipeError
+from nanohf.errors import RecipeError
 from nanohf.train.grpo.word_problem_order import ProblemOrder
 
 
