@@ -2,14 +2,14 @@
 
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 from nanohf.doctor.check_result import Result, attempt
+from nanohf.recipe.loading import Recipe
+from nanohf.recipe.stage_names import MODEL_STAGES
 from nanohf.runs import run_folder as runs
 from nanohf.scaling.memory import Bytes, memory
 from nanohf.scaling.parameters import parameters
 
-TRAINED = ("pretrain", "midtrain", "sft", "grpo")
 # Bytes of one micro-batch, rough, on the low side of what was measured: d4 with 4,096 tokens, 4 rows x 512, eager,
 # fp32 took 752 MB, 201 of them logits by this rule and 336 activations. torch.compile fuses and recomputes.
 COPIES_OF_LOGITS = {False: 3, True: 2}
@@ -31,36 +31,36 @@ class Size:
         return memory(parameters(self.depth, self.vocab_size, self.preset))["total"]
 
 
-def quick(configs: dict[str, tuple], todo: list[str]) -> list[Result]:
+def quick(recipes: dict[str, Recipe], todo: list[str]) -> list[Result]:
     """What `nanohf run` looks at before its stages `todo`. It fails only on what is certain.
 
     That is a disk without room for the files, and several times more memory than there is, for the estimate is rough.
     """
-    if not (size := model_size(configs)):
+    if not (size := model_size(recipes)):
         return []
-    memory_results = [memory_enough(stage, configs[stage], size, CERTAINLY) for stage in TRAINED if stage in todo]
-    return [*memory_results, disk_enough(configs, size, todo)]
+    memory_results = [memory_enough(stage, recipes[stage], size, CERTAINLY) for stage in MODEL_STAGES if stage in todo]
+    return [*memory_results, disk_enough(recipes, size, todo)]
 
 
-def resources(configs: dict[str, tuple]) -> list[Result]:
-    """Memory and disk for the stages of these configs, those that are finished left out."""
-    size = model_size(configs)
+def resources(recipes: dict[str, Recipe]) -> list[Result]:
+    """Memory and disk for the stages of these recipes, those that are finished left out."""
+    size = model_size(recipes)
     if not size:
         return []
-    todo = [stage for stage in TRAINED if stage in configs and not runs.done(configs[stage][0].run_dir, stage)]
-    results = [r for stage in todo for r in attempt(stage, "memory", memory_enough, stage, configs[stage], size)]
-    return results + list(attempt("run", "disk", disk_enough, configs, size, todo))
+    todo = [stage for stage in MODEL_STAGES if stage in recipes and not runs.done(recipes[stage].run_dir, stage)]
+    results = [r for stage in todo for r in attempt(stage, "memory", memory_enough, stage, recipes[stage], size)]
+    return results + list(attempt("run", "disk", disk_enough, recipes, size, todo))
 
 
-def model_size(configs: dict[str, tuple]) -> Size | None:
+def model_size(recipes: dict[str, Recipe]) -> Size | None:
     """From the recipes; None if they hold no pretraining, so that the model comes from elsewhere."""
-    if "tokenizer" not in configs or "pretrain" not in configs:
+    if "tokenizer" not in recipes or "pretrain" not in recipes:
         return None
-    pretrain = configs["pretrain"][0]
-    return Size(pretrain.depth, configs["tokenizer"][0].vocab_size, pretrain.preset)
+    pretrain = recipes["pretrain"].settings
+    return Size(pretrain.depth, recipes["tokenizer"].settings.vocab_size, pretrain.preset)
 
 
-def memory_enough(stage: str, configs: tuple, size: Size, too_much: float = 1.0) -> Result:
+def memory_enough(stage: str, recipe: Recipe, size: Size, too_much: float = 1.0) -> Result:
     """Weights, gradients, optimizer, and logits and activations of one micro-batch, against what is free now.
 
     It fails above too_much times what is free.
@@ -68,7 +68,7 @@ def memory_enough(stage: str, configs: tuple, size: Size, too_much: float = 1.0)
     import torch
 
     cuda = torch.cuda.is_available()
-    args = configs[-1]
+    args = recipe.training
     rows = args.per_device_train_batch_size
     length = PROMPT_TOKENS + args.max_completion_length if stage == "grpo" else args.max_length
     compiled = bool(getattr(args, "torch_compile", False))
@@ -95,16 +95,16 @@ def available_memory(cuda: bool) -> int:
     return torch.cuda.mem_get_info()[0] if cuda else psutil.virtual_memory().available
 
 
-def disk_enough(configs: dict[str, tuple], size: Size, todo: list[str]) -> Result:
+def disk_enough(recipes: dict[str, Recipe], size: Size, todo: list[str]) -> Result:
     """The finals of all stages to come and the most checkpoints that lie there at a time, against the free disk.
 
     A stage's checkpoints go when it is finished; while one is written, the ones it replaces are still there. Those that
     lie there already, of a run that goes on, count as free: new ones take their place.
     """
-    run_dir = Path(next(iter(configs.values()))[0].run_dir)
-    todo = [stage for stage in TRAINED if stage in todo]
+    run_dir = next(iter(recipes.values())).run_dir
+    todo = [stage for stage in MODEL_STAGES if stage in todo]
     final, checkpoint = size.bytes.weights, size.bytes.weights + size.bytes.optimizer
-    kept = {stage: configs[stage][-1].save_total_limit for stage in todo}
+    kept = {stage: recipes[stage].training.save_total_limit for stage in todo}
     most = max((limit or 1 for limit in kept.values()), default=0) + 1 if todo else 0
     need = len(todo) * final + most * checkpoint
 

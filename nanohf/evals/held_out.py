@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from nanohf.data.conversations import Source
+from nanohf.data.chat_source import ChatSource
 
 
 class HeldOut:
@@ -17,7 +17,7 @@ class HeldOut:
     process's; total: sums a tensor over the processes.
     """
 
-    def __init__(self, sources: list[Source], rows: list, bytes_of_token: list[int], batch_size: int = 8):
+    def __init__(self, sources: list[ChatSource], rows: list, bytes_of_token: list[int], batch_size: int = 8):
         self.sources, self.batch_size = sources, batch_size
         self.rows = [sorted(part, key=lambda row: len(row["input_ids"])) for part in rows]
         self.bytes = [sum(bytes_of_token[i] for row in part for i in row["input_ids"]) for part in rows]

@@ -18,21 +18,21 @@ from nanohf import console
 from nanohf.data.word_problems import problems, prompt_ids
 from nanohf.evals.pass_at_k import score, shown
 from nanohf.generation.engine import Engine
-from nanohf.hub.publish import publish
-from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import load_recipe
 from nanohf.runs import run_folder as runs
 from nanohf.train.grpo.diagnosis import Diagnosis
 from nanohf.train.grpo.trainer import PassAtK, ProblemTrainer, correct_answer, refuse_nanohf, rollout_func
 from nanohf.train.lora import merged, with_lora
-from nanohf.train.post_training import Progress, make_optimizer, record_of, save, train, without_push
+from nanohf.train.post_training import Progress, figures_of, make_optimizer, save, train
+from nanohf.train.trl_arguments import training_arguments
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; our tests hold it
 
 
 def main(argv: list[str]) -> None:
-    stage, args = recipe.load("grpo", argv)
-    publishing, args = args, without_push(args)
-    args.output_dir = str(runs.claim(stage.run_dir, "grpo", recipe.written(argv)))
+    recipe = load_recipe("grpo", argv)
+    stage = recipe.settings
+    args = training_arguments(recipe, str(runs.claim(recipe)))
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
@@ -84,20 +84,18 @@ def main(argv: list[str]) -> None:
 
     if main_process:
         trainer.model = merged(trainer.model)
-        record = record_of(trainer) | result
-        record |= {"metric": "pass@1", "before": before["pass@1"][0], "after": after["pass@1"][0]}
-        record |= {"steps": trainer.state.global_step, "pass_at_k": passes.figures()}
-        record |= {"rewards": [[r["step"], r["reward"]] for r in trainer.state.log_history if "reward" in r]}
-        record |= {"timed_steps": trainer.clock.steps, "seconds": trainer.clock.seconds}
-        record |= {"recipe": recipe.written(argv)}
+        figures = figures_of(trainer) | result
+        figures |= {"metric": "pass@1", "before": before["pass@1"][0], "after": after["pass@1"][0]}
+        figures |= {"steps": trainer.state.global_step, "pass_at_k": passes.figures()}
+        figures |= {"rewards": [[r["step"], r["reward"]] for r in trainer.state.log_history if "reward" in r]}
+        figures |= {"timed_steps": trainer.clock.steps, "seconds_by_phase": dict(trainer.clock.seconds)}
 
         def write(folder: Path) -> None:
             save(trainer, folder)
             passes.write_samples(folder)
 
-        folder = runs.finish(stage.run_dir, "grpo", record, write)
-        publish(publishing, "grpo", folder)
+        runs.finish(recipe, figures, write)
 
 
 if __name__ == "__main__":
-    recipe.run_stage(main)
+    console.run_as_program(main)

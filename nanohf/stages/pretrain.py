@@ -26,10 +26,9 @@ from nanohf.hardware.device import (
     peak_memory,
     use_onednn,
 )
-from nanohf.hub.publish import publish
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.named_state import named_state
-from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import load_recipe
 from nanohf.runs import run_folder as runs
 from nanohf.scaling.flops import flops_per_token
 from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
@@ -38,8 +37,9 @@ from nanohf.train.pretrain_loop import build_model, derive_horizon, pretrain
 
 
 def main(argv: list[str]) -> None:
-    (config,) = recipe.load("pretrain", argv)
-    checkpoints = runs.claim(config.run_dir, "pretrain", recipe.written(argv))
+    recipe = load_recipe("pretrain", argv)
+    config = recipe.settings
+    checkpoints = runs.claim(recipe)
     accelerator = Accelerator(
         mixed_precision=choose_precision(config.mixed_precision, device_type()),
         log_with=None if config.report_to == "none" else config.report_to,
@@ -84,22 +84,20 @@ def main(argv: list[str]) -> None:
     moments = named_state(optimizer, model) if config.keep_optimizer else None  # likewise
     accelerator.end_training()
     if result and accelerator.is_main_process:
-        record = result | {
+        figures = result | {
             "depth": config.depth,
             "vocab_size": len(tokenizer),
             "parameters": parameters,
             "device": accelerator.device.type,
-            "peak_memory": peak_memory(accelerator.device.type),
+            "peak_memory_bytes": peak_memory(accelerator.device.type),
             "mixed_precision": accelerator.mixed_precision,
             "metric": "bits per byte",
             "before": result["before"]["bpb"],
             "after": result["after"]["bpb"],
             "skipped_files": sorted(skipped_files),
-            "recipe": recipe.written(argv),
         }
         whole = build_model(config, tokenizer)
-        folder = runs.finish(config.run_dir, "pretrain", record, partial(save, whole, weights, tokenizer, moments))
-        publish(config, "pretrain", folder)
+        runs.finish(recipe, figures, partial(save, whole, weights, tokenizer, moments))
 
 
 def open_loader(config, tokenizer, accelerator, split: str) -> PackedLoader:
@@ -143,4 +141,4 @@ def save(model, weights: dict, tokenizer, moments: dict | None, folder) -> None:
 
 
 if __name__ == "__main__":
-    recipe.run_stage(main)
+    console.run_as_program(main)

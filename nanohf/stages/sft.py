@@ -16,25 +16,25 @@ from nanohf import console
 from nanohf.data.mixture import mixture, source_rows
 from nanohf.errors import RecipeError
 from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
-from nanohf.hub.publish import publish
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.named_state import named_state
-from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import load_recipe
 from nanohf.report.run_report import mixture_table
 from nanohf.runs import run_folder as runs
 from nanohf.tokenizer.train_bpe import token_bytes
 from nanohf.train.lora import merged, with_lora
 from nanohf.train.optimizer_handover import carry_over, save_moments
-from nanohf.train.post_training import Progress, make_optimizer, record_of, save, train, without_push
+from nanohf.train.post_training import Progress, figures_of, make_optimizer, save, train
+from nanohf.train.trl_arguments import training_arguments
 
 
 def main(argv: list[str]) -> None:
-    stage, args = recipe.load("sft", argv)
-    publishing, args = args, without_push(args)
-    args.output_dir = str(runs.claim(stage.run_dir, stage.stage, recipe.written(argv)))
+    recipe = load_recipe("sft", argv)
+    stage = recipe.settings
+    args = training_arguments(recipe, str(runs.claim(recipe)))
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
-    model = with_lora(stage, load(source))
+    model = with_lora(stage, starting_model(source))
     tokenizer = AutoTokenizer.from_pretrained(source)
     optimizer, schedule = make_optimizer(stage, model)
     if stage.carry_optimizer:
@@ -66,23 +66,21 @@ def main(argv: list[str]) -> None:
         console.progress(f"{figure['source']}, {figure['metric']}: {figure['before']:.4f} -> {figure['after']:.4f}")
 
     if trainer.is_world_process_zero():
-        record = record_of(trainer) | result
-        record |= {"metric": "loss on held-out conversations"}
-        record |= {"before": loss_of_conversations(before), "after": loss_of_conversations(after)}
-        record |= {"held_out": changes, "mixture": given, "assistant_only_loss": assistant_only}
-        record |= {"losses": [[log["step"], log["loss"]] for log in trainer.state.log_history if "loss" in log]}
-        record |= {"recipe": recipe.written(argv)}
+        figures = figures_of(trainer) | result
+        figures |= {"metric": "loss on held-out conversations"}
+        figures |= {"before": loss_of_conversations(before), "after": loss_of_conversations(after)}
+        figures |= {"held_out": changes, "mixture": given, "assistant_only_loss": assistant_only}
+        figures |= {"losses": [[log["step"], log["loss"]] for log in trainer.state.log_history if "loss" in log]}
 
         def write(folder: Path) -> None:
             save(trainer, folder)
             if stage.keep_optimizer:
                 save_moments(named_state(optimizer, model), folder)
 
-        folder = runs.finish(stage.run_dir, stage.stage, record, write)
-        publish(publishing, stage.stage, folder)
+        runs.finish(recipe, figures, write)
 
 
-def load(source: str) -> NanoHFForCausalLM:
+def starting_model(source: str) -> NanoHFForCausalLM:
     """The model that the stage starts from. Of another architecture, weights would be left out and others made up."""
     kind = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
     if kind != NanoHFConfig.model_type:
@@ -99,4 +97,4 @@ def measure(held_out: HeldOut, trainer: SFTTrainer) -> list[dict]:
 
 
 if __name__ == "__main__":
-    recipe.run_stage(main)
+    console.run_as_program(main)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from trl import SFTTrainer
 
-from nanohf.data.conversations import Source
+from nanohf.data.chat_source import ChatSource
 from nanohf.data.mixture import mixture
 from nanohf.errors import RecipeError
 from nanohf.recipe import loading as recipe
@@ -18,9 +18,9 @@ def trainer_of(model, tokenizer, tmp_path, *overrides) -> SFTTrainer:
     _, args = recipe.load("sft", ["--config", str(RECIPE), *overrides])
     args.output_dir = str(tmp_path)
     sources = [
-        Source("builtin", "gsm8k", "problems", rows=20),
-        Source("builtin", "messages", "conversations", rows=20),
-        Source("builtin", "document", rows=10),
+        ChatSource("builtin", "gsm8k", "problems", rows=20),
+        ChatSource("builtin", "messages", "conversations", rows=20),
+        ChatSource("builtin", "document", rows=10),
     ]
     rows, _ = mixture(tokenizer, sources, args)
     args.assistant_only_loss = False

@@ -13,7 +13,7 @@ from nanohf import console
 from nanohf.data.gsm8k import is_correct
 from nanohf.data.word_problems import prompt_ids
 from nanohf.errors import RecipeError
-from nanohf.runs import run_folder as runs
+from nanohf.runs.stage_record import write_json
 from nanohf.tokenizer.render import readable
 from nanohf.train.grpo.word_problem_order import ProblemOrder
 from nanohf.train.phase_timer import Clock
@@ -161,7 +161,7 @@ class PassAtK(TrainerCallback):
                 self.curve[step] = self.measure() | {"step": step}
             self.curve[step]["seconds"] = time.perf_counter() - started
             if self.main:
-                runs.write_json(self.folder / "pass_at_k.json", list(self.curve.values()))
+                write_json(self.folder / "pass_at_k.json", list(self.curve.values()))
                 self.write_samples(self.folder)
         console.progress(f"step {step:,} | {self.describe(self.curve[step])}\n{readable(self.curve[step]['example'])}")
         return self.curve[step]
