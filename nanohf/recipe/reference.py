@@ -13,9 +13,9 @@ from nanohf.recipe.trl_keys import OUR_DEFAULTS, trl_keys
 PAGE = Path(__file__).parents[2] / "docs/recipes.md"
 HEAD = """# Recipe keys
 
-One YAML file per stage; a folder of them is what `nanohf run` takes. Unknown keys are errors. `base: FILE` takes the keys
-of another recipe, found from the recipe's own folder, but for those that are given. On the command line a key of a stage
-is `--set STAGE.KEY=VALUE`, or `--KEY VALUE` where the stage is launched by itself.
+One YAML file per stage; a folder of them is what `nanohf run` takes. Unknown keys are errors. `base: FILE` takes the
+keys of another recipe, found from the recipe's own folder, but for those that are given. On the command line a key is
+`--set STAGE.KEY=VALUE`, or `--KEY VALUE` where the stage is launched by itself.
 
 This page is made from the schemas (`python -m nanohf.recipe.reference`).
 """

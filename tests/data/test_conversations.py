@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nanohf.data.chat_source import ChatSource
 from nanohf.data import identity
+from nanohf.data.chat_source import ChatSource
 from nanohf.data.conversations import (
     MESSAGES,
-
     conversations,
     from_arc,
     from_instructions,

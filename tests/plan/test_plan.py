@@ -4,12 +4,12 @@ import json
 import re
 import subprocess
 import sys
-from argparse import ArgumentParser
 
 import pytest
 
-from nanohf.plan.plan_text import add_arguments, main, plan, render, table
-from nanohf.plan.recipe_plan import of_recipes
+from nanohf.cli import main
+from nanohf.plan.plan_text import plan, render, table
+from nanohf.plan.recipe_plan import recipe_plan
 from nanohf.runs.ledger import last_speeds
 from nanohf.scaling import horizon
 from nanohf.scaling import parameters as counts
@@ -236,10 +236,8 @@ def test_table():
     assert numbers == [[depth, *figures] for depth, figures in LADDER.items()]
 
 
-def run(*argv, recipe=None):
-    parser = ArgumentParser("nanohf plan")
-    add_arguments(parser)
-    return main(parser.parse_args(argv), recipe)
+def run(*argv):
+    return main(["plan", *argv])
 
 
 def test_command(tmp_path, capsys):
@@ -281,7 +279,7 @@ RECIPES = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_by_hand(name):
-    planned = plan(**of_recipes(f"recipes/{name}"))
+    planned = plan(**recipe_plan(f"recipes/{name}"))
     by_hand = dict(RECIPES[name])
     assert planned.parameters.total == by_hand.pop("parameters")
     assert {stage: (planned.stages[stage].steps, planned.stages[stage].tokens) for stage in by_hand} == by_hand
@@ -308,11 +306,14 @@ def test_what_a_recipe_does_not_say():
 
 
 def test_a_recipe_says_its_dials_itself(capsys):
-    assert run("recipes/d4", "--preset", "modern", recipe={"depth": 4}) == 2
+    assert run("recipes/d4", "--preset", "modern") == 2
     assert "the recipes say preset" in capsys.readouterr().err
 
 
 def test_imports_nothing_heavy():
-    probe = "import sys, nanohf.plan.plan_text; print(sorted({'torch', 'numpy', 'yaml'} & set(sys.modules)))"
+    probe = (
+        "import sys; from nanohf.cli import main; main(['plan', 'recipes/d4'])\n"
+        "print(sorted({'torch', 'numpy', 'transformers', 'datasets', 'trl'} & set(sys.modules)))"
+    )
     result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert result.stdout == "[]\n"
+    assert result.stdout.splitlines()[-1] == "[]"

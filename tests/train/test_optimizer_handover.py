@@ -11,11 +11,11 @@ from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.named_state import named_state
 from nanohf.pipeline import check_carried
+from nanohf.recipe.post_training_schemas import ChatConfig
 from nanohf.recipe.schemas import PretrainConfig
 from nanohf.runs import run_folder as runs
 from nanohf.stages import sft
 from nanohf.train.optimizer_handover import carry_over, save_moments
-from nanohf.train.post_training import ChatStage
 
 STEPS = 3
 
@@ -87,13 +87,13 @@ def test_state_that_is_not_there_or_of_another_model(tmp_path):
 @pytest.mark.parametrize("other", [{"use_peft": True}, {"optimizer": "trl"}])
 def test_only_our_optimizer_over_the_whole_model(key, other):
     with pytest.raises(RecipeError, match=f"{key} is for our optimizer over the whole model"):
-        ChatStage(**{key: True}, **other)
+        ChatConfig(**{key: True}, **other)
 
 
 def test_a_run_that_would_miss_it_is_refused_before_it_starts(tmp_path):
     source = {"dataset": "builtin", "config": "problems", "rows": 5, "converter": "gsm8k"}
     kept, lost = (PretrainConfig(run_dir=str(tmp_path), keep_optimizer=keep) for keep in (True, False))
-    midtrain = ChatStage(str(tmp_path), carry_optimizer=True, mixture=[source], eval_mixture=[source])
+    midtrain = ChatConfig(str(tmp_path), carry_optimizer=True, mixture=[source], eval_mixture=[source])
     check_carried({"pretrain": (kept,), "midtrain": (midtrain,)}, ["pretrain", "midtrain"])
     with pytest.raises(RecipeError, match="keep_optimizer: true in pretrain's recipe"):
         check_carried({"pretrain": (lost,), "midtrain": (midtrain,)}, ["pretrain", "midtrain"])

@@ -17,7 +17,7 @@ from nanohf.errors import RecipeError
 from nanohf.hardware import device as hardware
 from nanohf.hardware.device import choose_precision, compiled, peak_flops, use_onednn
 from nanohf.optim.groups import build_optimizer
-from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import load_recipe
 from nanohf.recipe.schemas import PretrainConfig
 from nanohf.scaling.flops import flops_per_token
 from nanohf.tokenizer.train_bpe import encode_documents
@@ -46,10 +46,10 @@ def test_the_launcher_then_the_recipe_then_the_machine(monkeypatch, capsys, laun
 def test_a_bare_no_in_yaml_means_no(tmp_path):
     recipe_file = tmp_path / "pretrain.yaml"
     recipe_file.write_text("mixed_precision: no\n")
-    assert recipe.load("pretrain", ["--config", str(recipe_file)])[0].mixed_precision == "no"
+    assert load_recipe("pretrain", ["--config", str(recipe_file)]).settings.mixed_precision == "no"
     recipe_file.write_text("mixed_precision: fp16\n")
     with pytest.raises(RecipeError, match="must be auto, no or bf16"):
-        recipe.load("pretrain", ["--config", str(recipe_file)])
+        load_recipe("pretrain", ["--config", str(recipe_file)])
 
 
 def test_fp16_is_refused(monkeypatch):

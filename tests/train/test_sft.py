@@ -8,14 +8,15 @@ from trl import SFTTrainer
 from nanohf.data.chat_source import ChatSource
 from nanohf.data.mixture import mixture
 from nanohf.errors import RecipeError
-from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import load_recipe
 from nanohf.stages import sft
+from nanohf.train.trl_arguments import training_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes/demo/sft.yaml"
 
 
 def trainer_of(model, tokenizer, tmp_path, *overrides) -> SFTTrainer:
-    _, args = recipe.load("sft", ["--config", str(RECIPE), *overrides])
+    args = training_arguments(load_recipe("sft", ["--config", str(RECIPE), *overrides]), "unused")
     args.output_dir = str(tmp_path)
     sources = [
         ChatSource("builtin", "gsm8k", "problems", rows=20),
@@ -104,5 +105,5 @@ def test_a_recipe_that_cannot_be_meant(tmp_path, mixture, held_out, more, says):
     path = tmp_path / "sft.yaml"
     path.write_text(f"stage: sft\nmixture: [{mixture}]\neval_mixture: [{held_out}]\n{more}\n")
     with pytest.raises(RecipeError) as error:
-        recipe.load("sft", ["--config", str(path)])
+        load_recipe("sft", ["--config", str(path)])
     assert says in str(error.value)

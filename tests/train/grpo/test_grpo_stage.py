@@ -224,7 +224,7 @@ class TestVLLM:
             raise InterruptedError
 
         monkeypatch.setattr(grpo, "ProblemTrainer", trainer)
-        monkeypatch.setattr("nanohf.train.post_training.ProblemStage.wrong_with", lambda *_: [])
+        monkeypatch.setattr("nanohf.train.post_training.WordProblemConfig.wrong_with", lambda *_: [])
         return made
 
     def test_it_generates_in_place_of_our_engine(self, guesser, tmp_path, on_a_gpu):
