@@ -4,6 +4,7 @@ import copy
 import math
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -219,7 +220,7 @@ def test_sigterm_saves_and_the_next_run_ends_as_if_it_had_not_been(accelerator, 
 def test_the_schedule_is_followed_and_gone_on_with(accelerator, model, tokenizer, tmp_path):
     """Stopped in its warmup: the rates to come follow from the recipe's, not from the last one."""
     config, seen = copy.copy(CONFIG), []
-    config.warmup_steps, config.warmdown_ratio = 2, 0.5
+    config = replace(config, warmup_steps=2, warmdown_ratio=0.5)
     for stop in (True, False):
         go, trained, optimizer = trainer(accelerator, model, tokenizer, tmp_path, steps=8, config=config)
         wanted = {group["name"]: group["lr"] for group in optimizer.param_groups}
@@ -235,7 +236,7 @@ def test_the_schedule_is_followed_and_gone_on_with(accelerator, model, tokenizer
 
 def test_checkpoints_by_the_clock(accelerator, model, tokenizer, tmp_path):
     config = copy.copy(CONFIG)
-    config.save_steps, config.save_minutes, config.save_total_limit = 1000, 1e-9, 3
+    config = replace(config, save_steps=1000, save_minutes=1e-9, save_total_limit=3)
     go, _, _ = trainer(accelerator, model, tokenizer, tmp_path, steps=4, config=config)
     (tmp_path / ".step-00000007.partial").mkdir()  # a killed run's
     go()

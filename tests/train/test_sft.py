@@ -70,7 +70,7 @@ def test_a_model_of_another_architecture_is_refused(model, tmp_path):
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"model_type": "nanohf"', '"model_type": "llama"'))
     with pytest.raises(RecipeError, match="is a llama model, not nanohf"):
-        sft.load(str(tmp_path))
+        sft.starting_model(str(tmp_path))
 
 
 def test_packed_documents_do_not_see_each_other(model, tokenizer, tmp_path):
