@@ -47,8 +47,9 @@ class SharedPromptLayer(DynamicLayer):
         if self.length:
             self.own_keys, self.own_values = self.own_keys[:count], self.own_values[:count]
 
-    def keep_prompts(self, prompts: list[int]) -> None:
-        self.keys, self.values = self.keys[prompts], self.values[prompts]
+    def keep_prompts(self, prompts: list[int], longest: int) -> None:
+        """longest: tokens of the longest of them; padding beyond it goes, for where all lengths agree none is masked."""
+        self.keys, self.values = self.keys[prompts, :, :longest], self.values[prompts, :, :longest]
 
 
 class SharedPromptCache(Cache):
@@ -94,9 +95,9 @@ class SharedPromptCache(Cache):
         """Places the rows of a prompt side by side, for its one matrix product: all prompts get equally many slots."""
         alive = sorted(set(prompt_of))
         if len(alive) < len(self.lengths):
-            for layer in self.layers:
-                layer.keep_prompts(alive)
             self.lengths = [self.lengths[prompt] for prompt in alive]
+            for layer in self.layers:
+                layer.keep_prompts(alive, max(self.lengths))
         self.prompt_of = [alive.index(prompt) for prompt in prompt_of]
 
         groups: list[list[int]] = [[] for _ in alive]
