@@ -6,6 +6,7 @@ weights are packed. The calculator is part of it: when a row closes a python blo
 tokens, and marked so.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -116,12 +117,12 @@ class Engine:
 
     def _limits(self, lengths: list[int], max_new_tokens: int) -> list[int]:
         """The most tokens that may follow each prompt: max_new_tokens, or fewer near the end of the context."""
-        context = getattr(self.model.config, "max_position_embeddings", None) or max(lengths) + max_new_tokens
+        context = getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize
         for i, length in enumerate(lengths):
             if not 0 < length < context:
                 raise RecipeError(
-                    f"prompt {i} has {length:,} tokens; it must have at least 1, and fewer than the model's {context:,} "
-                    "positions (max_position_embeddings). Shorten it or leave it out."
+                    f"prompt {i} has {length:,} tokens; it must have at least 1, and fewer than the model's "
+                    f"{context:,} positions (max_position_embeddings). Shorten it or leave it out."
                 )
         return [min(max_new_tokens, context - length) for length in lengths]
 

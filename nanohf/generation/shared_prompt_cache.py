@@ -48,7 +48,7 @@ class SharedPromptLayer(DynamicLayer):
             self.own_keys, self.own_values = self.own_keys[:count], self.own_values[:count]
 
     def keep_prompts(self, prompts: list[int], longest: int) -> None:
-        """longest: tokens of the longest of them; padding beyond it goes, for where all lengths agree none is masked."""
+        """longest: tokens of the longest of them. Padding beyond it goes: where lengths are equal none is masked."""
         self.keys, self.values = self.keys[prompts, :, :longest], self.values[prompts, :, :longest]
 
 

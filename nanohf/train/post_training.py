@@ -253,6 +253,7 @@ def record_of(trainer: Trainer) -> dict:
         "vocab_size": config.vocab_size,
         "parameters": trainer.model.num_parameters(),
         "device": trainer.accelerator.device.type,
+        "world_size": trainer.accelerator.num_processes,
         "peak_memory": peak_memory(trainer.accelerator.device.type),
     }
 

@@ -9,7 +9,7 @@ from transformers import MistralConfig, MistralForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from nanohf.errors import RecipeError
-from nanohf.generation.engine import Engine, _uniforms, _sample
+from nanohf.generation.engine import Engine, _sample, _uniforms
 from nanohf.generation.packed_linears import packed_linears
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 
@@ -205,7 +205,7 @@ def test_rows_stop_at_the_end_token_and_only_there(model, tokenizer, prompts):
 
 
 def test_completions_end_where_the_context_does(model, tokenizer, prompts):
-    """Each row fills the model's positions, however long its prompt is, and says until there what it would have said."""
+    """Each row fills the model's positions, however long its prompt is, and says what it would have until there."""
     engine = Engine(model, tokenizer)
     engine.stops = set()
     whole = list(chain(*engine.generate(prompts, 3, max_new_tokens=40, seed=2)))

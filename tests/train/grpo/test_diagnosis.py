@@ -26,7 +26,7 @@ def logs(first: float, last: float, wrong: float = 0.3, right: float = 0.2, cut:
     ("history", "words"),
     [
         (logs(0.01, 0.01, wrong=0.95, right=0.0), "95% of the groups all are wrong: the model cannot do the task yet"),
-        (logs(0.97, 0.97, wrong=0.0, right=0.9), "90% of the groups all are right: the problems are too easy"),
+        (logs(0.97, 0.97, wrong=0.0, right=0.9), "90% of the groups all are right: the word problems are too easy"),
         (logs(0.0, 0.0, wrong=1.0, right=0.0, cut=0.9), "90% of the completions are cut off: raise max_completion_len"),
         (logs(0.5, 0.5, wrong=0.45, right=0.45), "90% of the groups all are right or all wrong (entropy 0.40)"),
         (logs(0.5, 0.1), "falls by 0.21: the learning rate is likely too large"),
