@@ -181,6 +181,15 @@ def test_other_losses_are_trls(folder):
     assert distance(found["dapo"], found[loss_case.PER_WORD_PROBLEM]) > 0.1
 
 
+def test_cut_off_completions_can_be_left_out(folder):
+    """None of these has an end: nothing is left to train on."""
+    trainer, ((_, gradients),) = loss_case.train(
+        folder, mask_truncated_completions=True, per_device_train_batch_size=8, gradient_accumulation_steps=2
+    )
+    assert [log["completions/clipped_ratio"] for log in trainer.state.log_history if "reward" in log] == [1.0]
+    assert not any(gradient.any() for gradient in gradients.values())
+
+
 def test_weights_of_word_problems_without_a_sampled_token():
     weights, total = word_problem_weights(torch.tensor([0, 0, 3, 1]), 2)
     assert weights.isfinite().all()
