@@ -182,14 +182,14 @@ def _closed_up(left: list[int]) -> list[int]:
 
 
 def _uniforms(seed: int, row: int, count: int) -> torch.Tensor:
-    """The row's own uniform numbers, one a token: what it draws does not depend on which other rows are there."""
+    """The row's own uniform numbers, one per token: what it draws does not depend on which other rows are there."""
     return torch.rand(count, generator=torch.Generator().manual_seed((seed * 1_000_003 + row) % 2**63))
 
 
 def _sample(
     logits: torch.Tensor, uniforms: torch.Tensor, temperature: float, top_k: int, cap: float | None = None
 ) -> torch.Tensor:
-    """One id a row from softmax(logits / temperature) over the top_k values, by inverting its distribution function."""
+    """One id per row from softmax(logits / temperature) over the top_k values, by inverting its cumulative sum."""
     if temperature == 0:
         return logits.argmax(-1)
     vocab_size = logits.shape[-1]

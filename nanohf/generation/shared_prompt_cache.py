@@ -139,7 +139,7 @@ class SharedPromptCache(Cache):
         keys, values, length = keys[:, :, first:], values[:, :, first:], length - first
 
         query = query.reshape(rows, kv_heads, -1, head_dim) * scaling
-        scores = self._by_prompt(query) @ keys.transpose(2, 3)  # (prompts, kv_heads, slots x queries a head, length)
+        scores = self._by_prompt(query) @ keys.transpose(2, 3)  # (prompts, kv_heads, slots x queries per head, length)
         if min(self.lengths) < max(self.lengths):
             column = torch.arange(first, first + length, device=self.device)
             hidden = column >= self.length_of
@@ -153,7 +153,7 @@ class SharedPromptCache(Cache):
         return (shared + weights[..., length:] @ own_values).reshape(rows, 1, heads, head_dim)
 
     def _by_prompt(self, x: torch.Tensor) -> torch.Tensor:
-        """(rows, kv_heads, queries a head, n) to (prompts, kv_heads, slots x queries a head, n)."""
+        """(rows, kv_heads, queries per head, n) to (prompts, kv_heads, slots x queries per head, n)."""
         prompts, slots = self.row_in.shape
         _, kv_heads, queries, n = x.shape
         x = x if self.in_order else x[self.row_in.flatten()]

@@ -55,17 +55,17 @@ def main(argv: list[str]) -> None:
     trainer.add_callback(Diagnosis())
     measure = held_out_score(stage, args, engine, test_problems, trainer)
     main_process = trainer.is_world_process_zero()
-    passes = PassAtK(measure, stage.eval_every, shown, progress, Path(args.output_dir), main_process)
-    trainer.add_callback(passes)
+    pass_at_k = PassAtK(measure, stage.eval_every, shown, progress, Path(args.output_dir), main_process)
+    trainer.add_callback(pass_at_k)
 
-    passes.now(0)
+    pass_at_k.now(0)
     result = train(trainer)
-    passes.now(trainer.state.global_step)
+    pass_at_k.now(trainer.state.global_step)
 
     if main_process:
         trainer.model = merged(trainer.model)
-        record = record_of(trainer) | result | learned(trainer, passes) | {"recipe": recipe.written(argv)}
-        folder = runs.finish(stage.run_dir, "grpo", record, partial(write_result, trainer, passes))
+        record = record_of(trainer) | result | learned(trainer, pass_at_k) | {"recipe": recipe.written(argv)}
+        folder = runs.finish(stage.run_dir, "grpo", record, partial(write_result, trainer, pass_at_k))
         publish(publishing, "grpo", folder)
 
 
@@ -98,9 +98,9 @@ def held_out_score(stage, args, engine: Engine, test_problems, trainer: WordProb
     return trainer.clock.phase("evaluation")(measure)
 
 
-def learned(trainer: WordProblemTrainer, passes: PassAtK) -> dict:
+def learned(trainer: WordProblemTrainer, pass_at_k: PassAtK) -> dict:
     """For the record: pass@1 before and after, the curves of pass@k and reward, and where the time went."""
-    curve = passes.figures()
+    curve = pass_at_k.figures()
     return {
         "metric": "pass@1",
         "before": curve[0]["pass@1"][0],
@@ -113,9 +113,9 @@ def learned(trainer: WordProblemTrainer, passes: PassAtK) -> dict:
     }
 
 
-def write_result(trainer: WordProblemTrainer, passes: PassAtK, folder: Path) -> None:
+def write_result(trainer: WordProblemTrainer, pass_at_k: PassAtK, folder: Path) -> None:
     save(trainer, folder)
-    passes.write_samples(folder)
+    pass_at_k.write_samples(folder)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def test_prompts_that_outlive_longer_ones_read_no_padding(model, tokenizer, prom
     assert outlived >= 2
 
 
-def test_weights_are_read_anew_and_the_model_is_left_as_it_was(model, tokenizer, prompts):
+def test_the_live_weights_are_read_and_the_model_is_left_as_it_was(model, tokenizer, prompts):
     engine, implementation = Engine(model, tokenizer, calculator=False), model.config._attn_implementation
     known = set(ALL_ATTENTION_FUNCTIONS.keys())
     engine.generate(prompts, 4, max_new_tokens=2)  # enough rows that the engine packs the weights

@@ -32,6 +32,7 @@ def test_the_first_epoch_is_trls(shuffle):
 def test_too_few_problems():
     with pytest.raises(RecipeError, match="3 word problems are fewer than the 4"):
         WordProblemOrder(3, 4, 1, 1, seed=3)
+    assert sorted(WordProblemOrder(4, 4, 1, 1, seed=3)) == [0, 1, 2, 3]
 
 
 def test_no_problem_comes_again_before_all_have_come():
