@@ -69,7 +69,7 @@ class Stream:
     def __init__(self, tokenizer):
         self.tokenizer, self.pending = tokenizer, []
 
-    def __call__(self, row: int, token: int, chosen: bool) -> None:
+    def __call__(self, row: int, token: int, sampled: bool) -> None:
         special = self.tokenizer.convert_ids_to_tokens(token)
         if token in self.tokenizer.all_special_ids:
             sys.stdout.write(SHOWN[special].rstrip("\n"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nanohf.recipe.loading import SCHEMAS
 from nanohf.recipe.stage_names import CHAT_STAGES
-from nanohf.recipe.trl_keys import OUR_DEFAULTS, trl_keys
+from nanohf.recipe.trl_keys import OUR_DEFAULTS
 
 PAGE = Path(__file__).parents[2] / "docs/recipes.md"
 HEAD = """# Recipe keys
@@ -37,7 +37,7 @@ def page() -> str:
 
 
 def _ours(config: str) -> str:
-    ours = [f"`{key}: {_value(v)}`" for key, v in OUR_DEFAULTS.items() if key in trl_keys(config) and v is not None]
+    ours = [f"`{key}: {_value(v)}`" for key, v in OUR_DEFAULTS[config].items() if v is not None]
     return f" Defaults that differ from TRL's: {', '.join(ours)}; `bf16` and `use_cpu` by what the machine has."
 
 

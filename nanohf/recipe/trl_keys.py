@@ -15,14 +15,17 @@ FILE = Path(__file__).with_name("trl_keys.json")
 
 # Where TRL's defaults would stop a run without a GPU, cost a fifth of its speed, or train on what users say. None is
 # decided by the machine that trains: see `nanohf.train.trl_arguments`.
-OUR_DEFAULTS = {
+SHARED = {
     "bf16": None,
     "use_cpu": None,
     "activation_checkpointing": False,
-    "assistant_only_loss": True,
     "report_to": "none",
     "lr_scheduler_type": "linear",
     "disable_tqdm": True,  # train.progress prints instead
+}
+OUR_DEFAULTS = {
+    "SFTConfig": SHARED | {"assistant_only_loss": True},
+    "GRPOConfig": SHARED | {"loss_type": "per_word_problem"},  # nanochat's: see docs/grpo.md
 }
 
 
@@ -31,7 +34,7 @@ def trl_keys(config: str) -> dict[str, tuple[tuple[type, ...], Any]]:
     """Each key of SFTConfig or GRPOConfig with the kinds of value it takes and its default, ours where we have one."""
     written = json.loads(FILE.read_text(encoding="utf-8"))[config]
     keys = {key: (tuple(KINDS[kind] for kind in kinds), default) for key, (kinds, default) in written.items()}
-    return {key: (kinds, OUR_DEFAULTS.get(key, default)) for key, (kinds, default) in keys.items()}
+    return {key: (kinds, OUR_DEFAULTS[config].get(key, default)) for key, (kinds, default) in keys.items()}
 
 
 @cache

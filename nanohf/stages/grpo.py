@@ -6,7 +6,7 @@
 docs/grpo.md has nanochat's names for the options, LoRA, AdamW, vLLM and what the numbers mean.
 """
 
-import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -21,12 +21,13 @@ from nanohf.generation.engine import Engine
 from nanohf.recipe.loading import load_recipe
 from nanohf.runs import run_folder as runs
 from nanohf.train.grpo.diagnosis import Diagnosis
-from nanohf.train.grpo.trainer import PassAtK, ProblemTrainer, correct_answer, refuse_nanohf, rollout_func
+from nanohf.train.grpo.pass_at_k_callback import PassAtK
+from nanohf.train.grpo.reward import reward_func
+from nanohf.train.grpo.rollout import refuse_nanohf, rollout_func
+from nanohf.train.grpo.trainer import WordProblemTrainer
 from nanohf.train.lora import merged, with_lora
 from nanohf.train.post_training import Progress, figures_of, make_optimizer, save, train
 from nanohf.train.trl_arguments import training_arguments
-
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; our tests hold it
 
 
 def main(argv: list[str]) -> None:
@@ -35,35 +36,55 @@ def main(argv: list[str]) -> None:
     args = training_arguments(recipe, output_dir=str(runs.checkpoints(recipe.run_dir, recipe.stage)))
     runs.claim(recipe)
 
-    source = runs.resolve(stage.run_dir, stage.model_name_or_path)
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-    if args.use_vllm:
-        refuse_nanohf(model)
-    model = with_lora(stage, model)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    model, tokenizer = load_model(stage, args)
     engine = Engine(model, tokenizer)
-
     train_problems = problems(stage.dataset, stage.dataset_config, "train", stage.dataset_rows)
     test_problems = problems(stage.dataset, stage.dataset_config, "test", stage.eval_problems)
-    console.progress(f"problems: {len(train_problems):,} to train on, {len(test_problems):,} held out")
+    console.progress(f"word problems: {len(train_problems):,} to train on, {len(test_problems):,} held out")
 
-    trainer = ProblemTrainer(
+    trainer = WordProblemTrainer(
         model=model,
         args=args,
         train_dataset=train_problems,
         processing_class=tokenizer,
-        reward_funcs=correct_answer(tokenizer),
+        reward_funcs=reward_func(tokenizer),
         rollout_func=None if args.use_vllm else rollout_func(engine, args),
         optimizers=make_optimizer(stage, model),
         skip_settled=stage.skip_settled,
     )
     progress = Progress.attach(trainer)
     trainer.add_callback(Diagnosis())
+    measure = held_out_score(stage, args, engine, test_problems, trainer)
+    main_process = trainer.is_world_process_zero()
+    pass_at_k = PassAtK(measure, stage.eval_every, shown, progress, Path(args.output_dir), main_process)
+    trainer.add_callback(pass_at_k)
+
+    pass_at_k.now(0)
+    result = train(trainer)
+    pass_at_k.now(trainer.state.global_step)
+
+    if main_process:
+        trainer.model = merged(trainer.model)
+        figures = figures_of(trainer) | result | learned(trainer, pass_at_k)
+        runs.finish(recipe, figures, partial(write_result, trainer, pass_at_k))
+
+
+def load_model(stage, args) -> tuple:
+    """The model to train, with its adapters if the recipe has LoRA, and its tokenizer."""
+    source = runs.resolve(stage.run_dir, stage.model_name_or_path)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    if args.use_vllm:
+        refuse_nanohf(model)
+    return with_lora(stage, model), AutoTokenizer.from_pretrained(source)
+
+
+def held_out_score(stage, args, engine: Engine, test_problems, trainer: WordProblemTrainer) -> Callable[[], dict]:
+    """Measures pass@k of the model as it is then, on all processes together, in the precision of training."""
     measure = partial(
         score,
         engine.generate,
-        tokenizer.decode,
-        [prompt_ids(tokenizer, row["prompt"]) for row in test_problems],
+        engine.tokenizer.decode,
+        [prompt_ids(engine.tokenizer, row["prompt"]) for row in test_problems],
         test_problems["answer"],
         stage.eval_generations,
         max(1, args.per_device_eval_batch_size // stage.eval_generations),
@@ -74,28 +95,27 @@ def main(argv: list[str]) -> None:
         top_k=args.top_k,
     )
     measure = torch.autocast(trainer.accelerator.device.type, torch.bfloat16, enabled=args.bf16)(measure)
-    measure = trainer.clock.phase("evaluation")(measure)
-    main_process = trainer.is_world_process_zero()
-    passes = PassAtK(measure, stage.eval_every, shown, progress, Path(args.output_dir), main_process)
-    trainer.add_callback(passes)
+    return trainer.clock.phase("evaluation")(measure)
 
-    before = passes.now(0)
-    result = train(trainer)
-    after = passes.now(trainer.state.global_step)
 
-    if main_process:
-        trainer.model = merged(trainer.model)
-        figures = figures_of(trainer) | result
-        figures |= {"metric": "pass@1", "before": before["pass@1"][0], "after": after["pass@1"][0]}
-        figures |= {"steps": trainer.state.global_step, "pass_at_k": passes.figures()}
-        figures |= {"rewards": [[r["step"], r["reward"]] for r in trainer.state.log_history if "reward" in r]}
-        figures |= {"timed_steps": trainer.clock.steps, "seconds_by_phase": dict(trainer.clock.seconds)}
+def learned(trainer: WordProblemTrainer, pass_at_k: PassAtK) -> dict:
+    """For the record: pass@1 before and after, the curves of pass@k and reward, and where the time went."""
+    curve = pass_at_k.figures()
+    return {
+        "metric": "pass@1",
+        "before": curve[0]["pass@1"][0],
+        "after": curve[-1]["pass@1"][0],
+        "steps": trainer.state.global_step,
+        "pass_at_k": curve,
+        "rewards": [[log["step"], log["reward"]] for log in trainer.state.log_history if "reward" in log],
+        "timed_steps": trainer.clock.steps,
+        "seconds_by_phase": dict(trainer.clock.seconds),
+    }
 
-        def write(folder: Path) -> None:
-            save(trainer, folder)
-            passes.write_samples(folder)
 
-        runs.finish(recipe, figures, write)
+def write_result(trainer: WordProblemTrainer, pass_at_k: PassAtK, folder: Path) -> None:
+    save(trainer, folder)
+    pass_at_k.write_samples(folder)
 
 
 if __name__ == "__main__":

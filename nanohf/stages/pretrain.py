@@ -89,6 +89,7 @@ def main(argv: list[str]) -> None:
             "vocab_size": len(tokenizer),
             "parameters": parameters,
             "device": accelerator.device.type,
+            "world_size": accelerator.num_processes,
             "peak_memory_bytes": peak_memory(accelerator.device.type),
             "mixed_precision": accelerator.mixed_precision,
             "metric": "bits per byte",

@@ -102,6 +102,7 @@ def figures_of(trainer: Trainer) -> dict:
         "vocab_size": config.vocab_size,
         "parameters": trainer.model.num_parameters(),
         "device": trainer.accelerator.device.type,
+        "world_size": trainer.accelerator.num_processes,
         "peak_memory_bytes": peak_memory(trainer.accelerator.device.type),
     }
 

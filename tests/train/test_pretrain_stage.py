@@ -70,6 +70,10 @@ def folder(tmp_path, tokenizer):
     return tmp_path
 
 
+def record(run: Path) -> dict:
+    return json.loads((run / "pretrain/stage.json").read_text())
+
+
 def weights(run: Path) -> dict:
     return load_file(run / "pretrain/model.safetensors")
 
@@ -92,6 +96,7 @@ def test_two_processes_stopped_and_killed_end_as_if_they_had_not_been(folder):
     last = Launch(folder, "stopped", 2)
     assert "resumed from step" in last.output()
     whole.output()
+    assert [record(folder / name)["world_size"] for name in ("whole", "stopped")] == [2, 2]
     expected, found = weights(folder / "whole"), weights(folder / "stopped")
     assert all((expected[name] == found[name]).all() for name in expected)
 
@@ -99,7 +104,8 @@ def test_two_processes_stopped_and_killed_end_as_if_they_had_not_been(folder):
     output = alone.output()
     assert alone.process.returncode == 0, output
     assert "written by 2 process(es), now 1: documents that waited for a row there are skipped" in output
-    assert json.loads((folder / "alone/pretrain/stage.json").read_text())["tokens"] == STEPS * 512
+    assert record(folder / "alone")["tokens"] == STEPS * 512
+    assert record(folder / "alone")["world_size"] == 1
 
 
 def test_sigterm_to_the_whole_run_stops_it_behind_a_checkpoint(tmp_path):

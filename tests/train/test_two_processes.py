@@ -97,7 +97,7 @@ def test_two_processes_are_one(runs, single, name, kind):
     one = single(**json.loads(SETTINGS))
     ranks = [json.loads((runs[name] / f"found-{rank}.json").read_text()) for rank in range(2)]
     for found in ranks:
-        assert found["type"] == kind
+        assert (found["type"], found["world_size"]) == (kind, 2)
         assert found["losses"] == pytest.approx(one["losses"], abs=1e-5, rel=0)
         assert found["state"] == pytest.approx(one["state"] / 2, rel=0.05)
         assert found["resumed"] == found["losses"][10:]
@@ -145,7 +145,9 @@ def test_the_stage_under_fsdp2(runs):
     ]
     rows = [next(loader) for loader in loaders for _ in range(batches)]
     bpb = bits_per_byte(model, rows, torch.tensor(token_bytes(tokenizer)))
-    assert json.loads((killed / "stage.json").read_text())["after"] == pytest.approx(bpb, rel=1e-5)
+    record = json.loads((killed / "stage.json").read_text())
+    assert record["after"] == pytest.approx(bpb, rel=1e-5)
+    assert record["world_size"] == json.loads((whole / "stage.json").read_text())["world_size"] == 2
 
 
 def test_what_fsdp2_cannot_do_is_said():

@@ -35,7 +35,7 @@ RECIPE = {
     "top_k": 50,
     "beta": 0.0,
     "scale_rewards": "none",
-    "loss_type": "bnpo",
+    "loss_type": "per_word_problem",
     "lr_scale": 0.2,
     "max_steps": 12,
     "eval_every": 4,
@@ -152,11 +152,11 @@ def test_it_says_where_the_time_went(whole):
 
 
 def test_two_processes_share_pass_at_k_and_get_the_same(guesser, whole, tmp_path):
-    (tmp_path / "two.yaml").write_text(
-        "distributed_type: MULTI_CPU\nuse_cpu: true\nnum_machines: 1\nnum_processes: 2\nmain_process_port: 0\n"
-    )
-    launcher = ("-m", "accelerate.commands.launch", "--config_file", str(tmp_path / "two.yaml"))
+    config = ("--config_file", str(ROOT / "accelerate_configs/ddp.yaml"))
+    two = ("--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0")
+    launcher = ("-m", "accelerate.commands.launch", *config, *two)
     record, output = stage(guesser, tmp_path / "run", *launcher, per_device_train_batch_size=4, max_steps=4)
+    assert (record["world_size"], whole[1]["world_size"]) == (2, 1)
     assert passes(record)[0] == passes(whole[1])[0]
     assert [result["step"] for result in record["pass_at_k"]] == [0, 4]
     assert output.count("step 0 |") == 1
@@ -224,7 +224,7 @@ class TestVLLM:
             made.update(options)
             raise InterruptedError
 
-        monkeypatch.setattr(grpo, "ProblemTrainer", trainer)
+        monkeypatch.setattr(grpo, "WordProblemTrainer", trainer)
         monkeypatch.setattr("nanohf.recipe.post_training_schemas.WordProblemConfig.errors_with", lambda *_: [])
         return made
 
