@@ -147,7 +147,7 @@ def test_it_says_where_the_time_went(whole):
     assert training <= record["minutes"] * 60 * 1.01
     assert record["timed_steps"] == 12
     report = write_report(run_dir)
-    assert "| grpo, 12 steps | generation | reward | forward | backward | optimizer | other | a step |" in report
+    assert "| grpo, 12 steps | generation | reward | forward | backward | optimizer | other | all of a step |" in report
     assert f"| {seconds['generation'] / 12:.3f} |" in report
 
 
