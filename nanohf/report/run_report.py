@@ -109,7 +109,9 @@ def mixture_table(given: list[dict]) -> list[str]:
 def held_out_table(records: dict[str, StageRecord]) -> list[str]:
     """Nats per token, of documents bits per byte; each stage's begin is the result of the one before it."""
     stages = {stage: record.held_out for stage, record in records.items() if record.held_out}
-    figures = {(f["source"], f["metric"]): {} for changes in stages.values() for f in changes}
+    figures: dict[tuple[str, str], dict[str, str]] = {
+        (f["source"], f["metric"]): {} for changes in stages.values() for f in changes
+    }
     for stage, changes in stages.items():
         for f in changes:
             figures[f["source"], f["metric"]][stage] = f"{f['before']:.4f} -> {f['after']:.4f}"

@@ -142,7 +142,7 @@ TRAIN_PEOPLE = people(
 TEST_PEOPLE = people(24, "Lena Oscar Tina Adam Maya Eric Sofia Ivan Julia Ralph Alma Dan")
 EVERYBODY = TRAIN_PEOPLE + TEST_PEOPLE
 
-MEMBERS = {
+MEMBERS: dict[str, list] = {
     "land": LANDS,
     "town": TOWNS,
     "animal": ANIMALS,

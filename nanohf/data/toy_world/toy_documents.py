@@ -55,7 +55,8 @@ class Genre(NamedTuple):
 
 
 def genre(text: str, **how: bool) -> Genre:
-    return Genre(*(patterns(part) for part in text.split("\n\n")), **how)
+    opening, body, ending = (patterns(part) for part in text.split("\n\n"))
+    return Genre(opening, body, ending, **how)
 
 
 STORY = genre("""

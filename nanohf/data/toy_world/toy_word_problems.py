@@ -35,7 +35,7 @@ class Template:
     def draw(self, rng: random.Random, split: str) -> dict[str, int]:
         """Different numbers of this split whose steps are exact, with results in 2..999; also the results."""
         while True:
-            numbers = {}
+            numbers: dict[str, int] = {}
             for name, (*unit, low, high) in self.ranges.items():
                 numbers[name] = rng.randint(low, high) * (numbers[unit[0]] if unit else 1)
             drawn = set(numbers.values())
