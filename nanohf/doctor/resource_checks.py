@@ -1,4 +1,4 @@
-"""The cheap part: is there memory and disk enough? Formulas only, no model and no data."""
+"""The cheap part: is there enough memory and disk? Formulas only, no model and no data."""
 
 import shutil
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from nanohf.scaling.parameters import parameters
 # Bytes of one micro-batch, rough, on the low side of what was measured: d4 with 4,096 tokens, 4 rows x 512, eager,
 # fp32 took 752 MB, 201 of them logits by this rule and 336 activations. torch.compile fuses and recomputes.
 COPIES_OF_LOGITS = {False: 3, True: 2}
-VALUES_A_CHANNEL = {False: 20, True: 8}
+VALUES_PER_CHANNEL = {False: 20, True: 8}
 CERTAINLY = 3.0  # times the free memory: no error of the estimate makes that fit
 PROMPT_TOKENS = 256  # of a grpo row, beside the completion: an assumption
 
@@ -73,7 +73,7 @@ def memory_enough(stage: str, recipe: Recipe, size: Size, too_much: float = 1.0)
     length = PROMPT_TOKENS + args.max_completion_length if stage == "grpo" else args.max_length
     compiled = bool(getattr(args, "torch_compile", False))
     values = COPIES_OF_LOGITS[compiled] * 4 * size.vocab_size
-    values += VALUES_A_CHANNEL[compiled] * (2 if cuda else 4) * size.depth * 64 * size.depth
+    values += VALUES_PER_CHANNEL[compiled] * (2 if cuda else 4) * size.depth * 64 * size.depth
     need, free = size.bytes.total + rows * length * values, available_memory(cuda)
     figure = (
         f"about {gigabytes(need)} of {gigabytes(free)} free: weights, gradients and optimizer "
@@ -96,32 +96,32 @@ def available_memory(cuda: bool) -> int:
 
 
 def disk_enough(recipes: dict[str, Recipe], size: Size, todo: list[str]) -> Result:
-    """The finals of all stages to come and the most checkpoints that lie there at a time, against the free disk.
+    """The results of all stages to come and the most checkpoints kept at a time, against the free disk.
 
-    A stage's checkpoints go when it is finished; while one is written, the ones it replaces are still there. Those that
-    lie there already, of a run that goes on, count as free: new ones take their place.
+    A stage's checkpoints are deleted when it finishes; while one is written, the ones it replaces are still there.
+    Those of an interrupted run count as free, because new ones take their place.
     """
     run_dir = next(iter(recipes.values())).run_dir
     todo = [stage for stage in MODEL_STAGES if stage in todo]
-    final, checkpoint = size.bytes.weights, size.bytes.weights + size.bytes.optimizer
+    result, checkpoint = size.bytes.weights, size.bytes.weights + size.bytes.optimizer
     kept = {stage: recipes[stage].training.save_total_limit for stage in todo}
     most = max((limit or 1 for limit in kept.values()), default=0) + 1 if todo else 0
-    need = len(todo) * final + most * checkpoint
+    need = len(todo) * result + most * checkpoint
 
     folder = run_dir.resolve()
     while not folder.exists():
         folder = folder.parent
-    lying = sum(path.stat().st_size for path in (run_dir / "checkpoints").rglob("*") if path.is_file())
-    free = shutil.disk_usage(folder).free + lying
+    replaced = sum(path.stat().st_size for path in (run_dir / "checkpoints").rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder).free + replaced
     figure = (
-        f"{gigabytes(need)} of {gigabytes(free)} free: {len(todo)} finals of {gigabytes(final)}, "
+        f"{gigabytes(need)} of {gigabytes(free)} free: {len(todo)} results of {gigabytes(result)}, "
         f"{most} checkpoints of {gigabytes(checkpoint)}"
     )
     if need > free:
         why = f"too little disk in {folder}; free some, lower save_total_limit, or work in another folder"
         return Result("fail", "run", "disk", figure, why)
-    if endless := [stage for stage, limit in kept.items() if limit is None]:
-        why = f"{', '.join(endless)} keeps every checkpoint, {gigabytes(checkpoint)} each; set save_total_limit"
+    if unlimited := [stage for stage, limit in kept.items() if limit is None]:
+        why = f"{', '.join(unlimited)} keeps every checkpoint, {gigabytes(checkpoint)} each; set save_total_limit"
         return Result("warn", "run", "disk", figure, why)
     return Result("ok", "run", "disk", figure)
 

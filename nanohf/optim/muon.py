@@ -87,7 +87,7 @@ class MuonAdamW(torch.optim.Optimizer):
             load. DTensors (FSDP2) are split already; there sharded changes nothing.
 
     Raises:
-        ValueError: an unknown kind, or a parameter in a muon group that is no matrix.
+        ValueError: an unknown kind, or a parameter in a muon group that is not a matrix.
 
     Sources: Muon, https://kellerjordan.github.io/posts/muon/; Polar Express, arXiv 2505.16932; NorMuon, arXiv
     2510.05491; the constants of `build_groups` are nanochat's.

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor, Placement, Shard
 class ReplicatedShards:
     """For DDP: matrices go whole to the process that has least so far, everything else is cut into N even pieces.
 
-    With few parameters a process may own nothing. Matrices and other parameters are given in the same order everywhere.
+    With few parameters, a process may own nothing. All processes give matrices and other parameters in the same order.
     """
 
     def __init__(self, matrices: list[torch.Tensor]):

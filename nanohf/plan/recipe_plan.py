@@ -23,7 +23,7 @@ def recipe_plan(recipe_dir: str) -> dict:
     found = [(Stage("tokenizer", None, None, f"reads up to {tokenizer.max_chars:,} characters"), [])]
     found += [planned_chat(recipes[stage]) for stage in CHAT_STAGES] + [planned_word_problems(recipes["grpo"])]
     return {name: getattr(pretrain, name) for name in PRETRAIN} | {
-        "one_pass": pretrain.per_device_train_batch_size * pretrain.max_length,
+        "micro_batch_tokens": pretrain.per_device_train_batch_size * pretrain.max_length,
         "vocab_size": tokenizer.vocab_size,
         "stages": tuple(stage for stage, _ in found),
         "assumed": ("one process", *(line for _, assumed in found for line in assumed)),

@@ -67,7 +67,7 @@ def derive_horizon(config, vocab_size: int, num_processes: int) -> Horizon:
     keys = ("tokens_per_parameter", "tokens_per_scaling_parameter", "batch_tokens", "max_steps", "lr_scale")
     rows = config.per_device_train_batch_size
     one_pass = rows * config.max_length * num_processes
-    plan = pretraining(size, one_pass=one_pass, **{key: getattr(config, key) for key in keys})
+    plan = pretraining(size, micro_batch_tokens=one_pass, **{key: getattr(config, key) for key in keys})
     accumulation = plan.batch_tokens // one_pass
     if plan.batch_tokens % one_pass:
         fits = max(1, round(plan.batch_tokens / one_pass)) * one_pass
