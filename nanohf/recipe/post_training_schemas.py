@@ -49,7 +49,7 @@ class PostTrainingConfig(RunFolder):
 
     def changed(self, names: tuple[str, ...], where: str) -> list[str]:
         """An error for each of the fields that differs from its default."""
-        defaults = {f.name: f.default_factory() if f.default is MISSING else f.default for f in fields(self)}
+        defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(self)}
         return [
             f"{name}={value} does nothing {where}; leave it out (default: {defaults[name]})"
             for name in names

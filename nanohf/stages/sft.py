@@ -41,8 +41,8 @@ def main(argv: list[str]) -> None:
     if stage.carry_optimizer:
         carry_over(optimizer, model, source)
 
-    rows, given = mixture(tokenizer, stage.mixture, args)
-    given = [asdict(g) for g in given]
+    rows, counts = mixture(tokenizer, stage.mixture, args)
+    given = [asdict(count) for count in counts]
     for line in mixture_table(given):
         console.progress(line)
     eval_rows = [source_rows(tokenizer, source, args)[0] for source in stage.eval_mixture]
