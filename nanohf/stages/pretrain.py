@@ -34,7 +34,8 @@ from nanohf.runs import run_folder as runs
 from nanohf.scaling.flops import flops_per_token
 from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
 from nanohf.train.optimizer_handover import save_moments
-from nanohf.train.pretrain_loop import build_model, derive_horizon, pretrain
+from nanohf.train.pretrain_horizon import derive_horizon
+from nanohf.train.pretrain_loop import build_model, pretrain
 
 
 def main(argv: list[str]) -> None:
