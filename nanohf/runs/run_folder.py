@@ -18,9 +18,10 @@ from pathlib import Path
 
 from nanohf.errors import RecipeError
 from nanohf.recipe.loading import STAGES
+from nanohf.runs.checkpoint_files import flush, numbered
 
 FREE_TO_CHANGE = {"run_dir", "push_to_hub", "hub_model_id", "hub_private_repo", "logging_steps", "report_to", "stage"}
-FREE_TO_CHANGE |= {"keep_optimizer"}
+FREE_TO_CHANGE |= {"keep_optimizer", "torch_compile"}
 # In a stage's folder; not beside the weights, where some read every safetensors.
 OPTIMIZER = "optimizer/state.safetensors"
 PACKAGES = ("nanohf", "torch", "transformers", "trl", "accelerate", "datasets", "tokenizers")
@@ -54,7 +55,7 @@ def claim(run_dir: str | Path, stage: str, recipe: dict) -> Path:
     folder = checkpoints(run_dir, stage)
     note = folder / "recipe.json"
     wanted = {k: str(v) for k, v in recipe.items() if k not in FREE_TO_CHANGE}
-    begun = json.loads(note.read_text(encoding="utf-8")) if note.is_file() and any(folder.glob("*-*")) else wanted
+    begun = json.loads(note.read_text(encoding="utf-8")) if note.is_file() and numbered(folder) else wanted
     if begun != wanted:
         changed = ", ".join(k for k in sorted({*begun, *wanted}) if begun.get(k) != wanted.get(k))
         raise RecipeError(
@@ -79,9 +80,15 @@ def finish(run_dir: str | Path, stage: str, record: dict, write: Callable[[Path]
     final, partial = Path(run_dir) / stage, Path(run_dir) / f".{stage}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    write(partial)
-    record = stamped(stage, record)
-    write_json(partial / "stage.json", record | {"versions": {name: version(name) for name in PACKAGES}})
+    try:
+        write(partial)
+        record = stamped(stage, record)
+        write_json(partial / "stage.json", record | {"versions": {name: version(name) for name in PACKAGES}})
+        for path in (*partial.rglob("*"), partial):
+            flush(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     _move_aside(final)
     partial.rename(final)
     add_to_ledger(run_dir, record)
