@@ -12,6 +12,8 @@ from nanohf.recipe import loading as recipe
 from nanohf.recipe.loading import STAGES
 from nanohf.report.run_report import write_report
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import run_lock
 
 MODULES = {stage: f"nanohf.stages.{'sft' if stage == 'midtrain' else stage}" for stage in STAGES}
 PUSHED = STAGES[:-1]
@@ -37,6 +39,12 @@ def run(
     arguments = {stage: stage_arguments(recipes, run_dir, stage, overrides, push) for stage in stages}
     configs = check(arguments)
     launcher = launch_command(accelerate_config)
+    with disk_full_said(run_dir), run_lock(run_dir):
+        return work(run_dir, stages, arguments, configs, launcher, first)
+
+
+def work(run_dir: Path, stages: list[str], arguments: dict, configs: dict, launcher: list[str], first) -> int:
+    """The stages in a folder that is ours alone."""
     todo = [stage for stage in stages if first or not runs.done(run_dir, stage)]
     check_carried(configs, todo)
     look(configs, todo)

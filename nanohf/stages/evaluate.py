@@ -26,6 +26,8 @@ from nanohf.hub.publish import update_card
 from nanohf.model import NanoHFForCausalLM
 from nanohf.recipe import loading as recipe
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.render import readable
 from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
 
@@ -34,6 +36,11 @@ def main(argv: list[str]) -> None:
     (config,) = recipe.load("evaluate", argv)
     if not console.is_first():
         return
+    with disk_full_said(config.run_dir), stage_lock(config.run_dir):
+        work(config, argv)
+
+
+def work(config, argv: list[str]) -> None:
     started = time.perf_counter()
     folders = {stage: runs.resolve(config.run_dir, stage) for stage in config.stages}
     try:

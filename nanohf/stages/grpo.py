@@ -21,18 +21,26 @@ from nanohf.generation.engine import Engine
 from nanohf.hub.publish import publish
 from nanohf.recipe import loading as recipe
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.train.grpo.diagnosis import Diagnosis
 from nanohf.train.grpo.trainer import PassAtK, ProblemTrainer, correct_answer, refuse_nanohf, rollout_func
 from nanohf.train.lora import merged, with_lora
-from nanohf.train.post_training import Progress, make_optimizer, record_of, save, train, without_push
+from nanohf.train.post_training import Progress, make_optimizer, record_of, resumed, save, train, without_push
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; our tests hold it
 
 
 def main(argv: list[str]) -> None:
     stage, args = recipe.load("grpo", argv)
+    with disk_full_said(stage.run_dir), stage_lock(stage.run_dir):
+        work(stage, args, argv)
+
+
+def work(stage, args, argv: list[str]) -> None:
     publishing, args = args, without_push(args)
     args.output_dir = str(runs.claim(stage.run_dir, "grpo", recipe.written(argv)))
+    newest, state = resumed(stage, args, [stage.dataset])
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
@@ -55,6 +63,7 @@ def main(argv: list[str]) -> None:
         rollout_func=None if args.use_vllm else rollout_func(engine, args),
         optimizers=make_optimizer(stage, model),
         skip_settled=stage.skip_settled,
+        stage_state=state,
     )
     progress = Progress.attach(trainer)
     trainer.add_callback(Diagnosis())
@@ -79,7 +88,7 @@ def main(argv: list[str]) -> None:
     trainer.add_callback(passes)
 
     before = passes.now(0)
-    result = train(trainer)
+    result = train(trainer, newest)
     after = passes.now(trainer.state.global_step)
 
     if main_process:

@@ -22,16 +22,25 @@ from nanohf.optim.named_state import named_state
 from nanohf.recipe import loading as recipe
 from nanohf.report.run_report import mixture_table
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.train_bpe import token_bytes
 from nanohf.train.lora import merged, with_lora
 from nanohf.train.optimizer_handover import carry_over, save_moments
-from nanohf.train.post_training import Progress, make_optimizer, record_of, save, train, without_push
+from nanohf.train.post_training import Progress, make_optimizer, record_of, resumed, save, train, without_push
+from nanohf.train.trainer_guards import GuardedTrainer
 
 
 def main(argv: list[str]) -> None:
     stage, args = recipe.load("sft", argv)
+    with disk_full_said(stage.run_dir), stage_lock(stage.run_dir):
+        work(stage, args, argv)
+
+
+def work(stage, args, argv: list[str]) -> None:
     publishing, args = args, without_push(args)
     args.output_dir = str(runs.claim(stage.run_dir, stage.stage, recipe.written(argv)))
+    newest, state = resumed(stage, args, [source.dataset for source in stage.mixture])
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
     model = with_lora(stage, load(source))
@@ -49,17 +58,18 @@ def main(argv: list[str]) -> None:
     held_out = HeldOut(stage.eval_mixture, eval_rows, token_bytes(tokenizer), args.per_device_train_batch_size)
     assistant_only, args.assistant_only_loss = args.assistant_only_loss, False  # the rows bring their labels
 
-    trainer = SFTTrainer(
+    trainer = ChatTrainer(
         model=model,
         args=args,
         train_dataset=rows,
         eval_dataset=concatenate_datasets(eval_rows) if args.eval_strategy != "no" else None,
         processing_class=tokenizer,
         optimizers=(optimizer, schedule),
+        stage_state=state,
     )
     Progress.attach(trainer)
     before = measure(held_out, trainer)
-    result = train(trainer)
+    result = train(trainer, newest)
     trainer.model = merged(trainer.model)
     after = measure(held_out, trainer)
     for figure in (changes := compared(before, after)):
@@ -80,6 +90,10 @@ def main(argv: list[str]) -> None:
 
         folder = runs.finish(stage.run_dir, stage.stage, record, write)
         publish(publishing, stage.stage, folder)
+
+
+class ChatTrainer(GuardedTrainer, SFTTrainer):
+    """TRL's trainer, guarded."""
 
 
 def load(source: str) -> NanoHFForCausalLM:

@@ -14,6 +14,8 @@ from nanohf.hardware.device import peak_memory
 from nanohf.hub.publish import publish
 from nanohf.recipe import loading as recipe
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.train_bpe import capped, measure, train_tokenizer
 
 
@@ -21,6 +23,11 @@ def main(argv: list[str]) -> None:
     (config,) = recipe.load("tokenizer", argv)
     if not console.is_first():
         return
+    with disk_full_said(config.run_dir), stage_lock(config.run_dir):
+        work(config, argv)
+
+
+def work(config, argv: list[str]) -> None:
     started = time.perf_counter()
 
     stream = text_stream(config.dataset, "train", config.dataset_config, config.text_column)

@@ -18,7 +18,12 @@ from nanohf.errors import RecipeError
 from nanohf.hardware.device import peak_memory, refuse_fsdp, use_onednn
 from nanohf.optim.groups import build_optimizer
 from nanohf.recipe.schemas import RunFolder, too_small
+from nanohf.runs.checkpoint_files import last_good
+from nanohf.runs.source_state import source_state
+from nanohf.train.finite_weights import refuse_nonfinite
 from nanohf.train.progress import Speedometer
+from nanohf.train.resuming import Batch, chosen_checkpoint, warn_of_changed_data
+from nanohf.train.trainer_guards import NOTE, StageState
 
 # Of GRPOConfig, what only transformers' generate or vLLM would heed.
 NOT_THE_ENGINES = (
@@ -40,6 +45,9 @@ class PostTraining(RunFolder):
     matrix_lr: float = field(default=0.02, metadata={"help": "Muon's learning rate in pretraining"})
     embedding_lr: float = field(default=0.2, metadata={"help": "the embedding's, at width 768"})
     head_lr: float = field(default=0.004, metadata={"help": "the head's, at width 768"})
+    max_nonfinite_steps: int = field(
+        default=10, metadata={"help": "end after so many steps in a row without a finite loss and gradient"}
+    )
     use_peft: bool = field(default=False, metadata={"help": "train LoRA adapters; the result is merged, a plain model"})
     lora_r: int = field(default=16, metadata={"help": "rank of the adapters"})
     lora_alpha: int = field(default=32, metadata={"help": "adapters count alpha / r times"})
@@ -47,7 +55,9 @@ class PostTraining(RunFolder):
     lora_target_modules: list[str] = field(default_factory=lambda: ["all-linear"], metadata={"help": "what to adapt"})
 
     def __post_init__(self):
-        problems = too_small(self, lora_r=1, lora_alpha=1, lr_scale=0, matrix_lr=0, embedding_lr=0, head_lr=0)
+        problems = too_small(
+            self, max_nonfinite_steps=1, lora_r=1, lora_alpha=1, lr_scale=0, matrix_lr=0, embedding_lr=0, head_lr=0
+        )
         if self.optimizer not in ("muon", "trl"):
             problems.append(f"optimizer={self.optimizer!r} must be muon or trl")
         if not 0 <= self.lora_dropout < 1:
@@ -177,20 +187,45 @@ def without_push(args):
     return args
 
 
-def train(trainer: Trainer) -> dict:
-    """Runs a trainer to its end, from its newest complete checkpoint if there is one.
+def resumed(stage: PostTraining, args, datasets: list[str]) -> tuple[Path | None, StageState]:
+    """The newest whole checkpoint, if there is one, and the stage's state; batch and steps in `args` become its.
+
+    Raises:
+        RecipeError: the processes cannot share the checkpoint's batch; all checkpoints are damaged.
+    """
+    batch = Batch(args.world_size, args.per_device_train_batch_size, args.gradient_accumulation_steps)
+    state = StageState(batch.as_dict(), source_state(datasets), stage.max_nonfinite_steps)
+    state.generation_rows = getattr(args, "generation_batch_size", None) or 0
+    newest = chosen_checkpoint(Path(args.output_dir))
+    if newest is None:
+        return None, state
+    written = json.loads((newest / NOTE).read_text(encoding="utf-8"))
+    warn_of_changed_data(written["sources"], state.sources)
+    before = Batch(**written["batch"])
+    batch = before.on(args.world_size, written["generation_rows"])
+    batch.said(before)
+    state = StageState(**written | {"batch": batch.as_dict(), "max_nonfinite_steps": stage.max_nonfinite_steps})
+    args.per_device_train_batch_size, args.gradient_accumulation_steps = batch.rows, batch.accumulation
+    args.max_steps = state.max_steps
+    if state.generation_rows:
+        args.generation_batch_size = state.generation_rows
+        args.steps_per_generation = state.generation_rows // (batch.rows * batch.processes)
+    return newest, state
+
+
+def train(trainer: Trainer, newest: Path | None) -> dict:
+    """Runs a guarded trainer to its end, from the checkpoint if there is one.
 
     Returns minutes, tokens and tokens/s of this process's work: a resumed stage counts from where it went on.
     """
     use_onednn()  # TRL keeps the head in fp32
-    newest = newest_checkpoint(Path(trainer.args.output_dir))
     started = time.perf_counter()
-    if newest and (state := TrainerState.load_from_json(str(newest / TRAINER_STATE))).global_step >= state.max_steps:
+    if newest and (done := TrainerState.load_from_json(str(newest / TRAINER_STATE))).global_step >= done.max_steps:
         console.progress(f"trained already: {newest.name}")  # resuming a finished training would take one step more
         trainer._load_from_checkpoint(str(newest))
         if trainer.optimizer and (kept := newest / OPTIMIZER_NAME).is_file():
             trainer.optimizer.load_state_dict(torch.load(kept, map_location="cpu", weights_only=True))
-        trainer.state = state
+        trainer.state = done
     else:
         if newest:
             console.progress(f"resumed from {newest.name}")
@@ -201,18 +236,8 @@ def train(trainer: Trainer) -> dict:
         "tokens": progress.speed.tokens if progress.speed else 0,
         "tokens_per_second": progress.speed.mean if progress.speed else 0.0,
         "resumed": newest is not None,
+        "nonfinite_steps": trainer.stage_state.nonfinite_steps,
     }
-
-
-def newest_checkpoint(output_dir: Path) -> Path | None:
-    """The newest of a trainer's checkpoints that was written to its end (trainer_state.json comes last)."""
-    for folder in sorted(output_dir.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
-        try:
-            json.loads((folder / TRAINER_STATE).read_text())
-        except (OSError, ValueError):
-            continue
-        return folder
-    return None
 
 
 class Progress(TrainerCallback):
@@ -253,11 +278,17 @@ def record_of(trainer: Trainer) -> dict:
         "vocab_size": config.vocab_size,
         "parameters": trainer.model.num_parameters(),
         "device": trainer.accelerator.device.type,
+        "num_processes": trainer.accelerator.num_processes,
         "peak_memory": peak_memory(trainer.accelerator.device.type),
     }
 
 
 def save(trainer: Trainer, folder: Path) -> None:
-    """The model, its code, generation config and tokenizer."""
+    """The model, its code, generation config and tokenizer.
+
+    Raises:
+        RecipeError: a weight is not finite.
+    """
+    refuse_nonfinite(trainer.model.named_parameters(), folder.name, last_good(Path(trainer.args.output_dir)))
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
     trainer.processing_class.save_pretrained(folder)

@@ -1,11 +1,12 @@
 """How long pretraining trains and how fast it learns: each number derived once, and printed with its inputs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nanohf import console
 from nanohf.errors import RecipeError
 from nanohf.scaling import parameters as counts
 from nanohf.scaling.horizon import pretraining
+from nanohf.train.resuming import Batch
 
 
 @dataclass
@@ -13,9 +14,11 @@ class Horizon:
     """How long to train and how fast to learn, each number derived once. See `derive_horizon`."""
 
     steps: int
-    accumulation: int  # forward passes of a step on each process
+    accumulation: int  # micro-batches of a step on each process
     batch_tokens: int
     lr_scale: float = 1.0
+    rows: int = 0  # of a micro-batch
+    processes: int = 1
 
     @property
     def tokens(self) -> int:
@@ -47,4 +50,18 @@ def derive_horizon(config, vocab_size: int, num_processes: int) -> Horizon:
     )
     console.progress(f"steps: {plan.steps:,} = {plan.tokens:,} tokens // {plan.batch_tokens:,} a step")
     console.progress(f"learning rates: x {plan.lr_scale:.3g} = {plan.lr_from}")
-    return Horizon(plan.steps, accumulation, plan.batch_tokens, plan.lr_scale)
+    return Horizon(plan.steps, accumulation, plan.batch_tokens, plan.lr_scale, rows, num_processes)
+
+
+def kept_horizon(written: dict, num_processes: int) -> Horizon:
+    """The horizon that a checkpoint was written with, shared out between the processes there are now.
+
+    Raises:
+        RecipeError: they cannot share its batch evenly.
+    """
+    horizon = Horizon(**written)
+    before = Batch(horizon.processes, horizon.rows, horizon.accumulation)
+    batch = before.on(num_processes)
+    batch.said(before)
+    console.progress(f"as the checkpoint has it: {horizon.steps:,} steps of {horizon.batch_tokens:,} tokens")
+    return replace(horizon, accumulation=batch.accumulation, rows=batch.rows, processes=num_processes)

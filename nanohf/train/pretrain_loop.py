@@ -19,9 +19,11 @@ from nanohf.data.packing import PackedLoader
 from nanohf.errors import RecipeError
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.schedule import lr_factor, muon_momentum
-from nanohf.train.pretrain_checkpoints import last_good, load_checkpoint, newest_checkpoint, save_checkpoint
+from nanohf.runs.checkpoint_files import last_good
+from nanohf.train.pretrain_checkpoints import load_checkpoint, save_checkpoint
 from nanohf.train.pretrain_horizon import Horizon
 from nanohf.train.progress import Speedometer
+from nanohf.train.resuming import chosen_checkpoint
 
 
 def build_model(config, tokenizer) -> NanoHFForCausalLM:
@@ -51,11 +53,13 @@ def pretrain(
     checkpoints: Path,
     measure: Callable[[int], dict],
     peak_rate: float | None = None,
+    sources: dict | None = None,
 ) -> dict | None:
-    """Trains to the horizon, from the newest checkpoint if there is one.
+    """Trains to the horizon, from the newest whole checkpoint if there is one.
 
     measure(step) gives {"bpb": ..., ...}; it is called before the first step, every eval_steps and at the end.
-    peak_rate: tokens/s at the hardware's peak, for MFU. Returns minutes, tokens, tokens_per_second, the first and last
+    peak_rate: tokens/s at the hardware's peak, for MFU. sources: what the data is like, for the checkpoints (see
+    nanohf.runs.source_state). Returns minutes, tokens, tokens_per_second, the first and last
     measure and what became of the text; None where SIGTERM ended it, after a checkpoint.
 
     Raises:
@@ -63,9 +67,10 @@ def pretrain(
     """
     model, optimizer = accelerator.prepare(model, optimizer)
     base_lrs = [group["lr"] for group in optimizer.param_groups]  # a checkpoint's are those of its step
-    position = Position()
-    if newest := newest_checkpoint(checkpoints):
-        position = Position(**load_checkpoint(accelerator, loader, newest))
+    position = Position(sources=sources or {})
+    if newest := chosen_checkpoint(checkpoints):
+        written = load_checkpoint(accelerator, loader, newest)
+        position = Position(**{name: written[name] for name in vars(position)})
         console.progress(f"resumed from step {position.step:,}")
     else:
         position.before = measure(0)
@@ -79,9 +84,12 @@ class Position:
     """How far training is: what a checkpoint says in numbers."""
 
     step: int = 0
+    tokens: int = 0  # read, over all processes
     seconds: float = 0.0
     nonfinite: int = 0  # steps that were not applied
+    failed_in_a_row: int = 0  # of these, the last ones
     before: dict | None = None  # the measure before the first step
+    sources: dict | None = None  # what the data was like when it began
 
 
 class Step(NamedTuple):
@@ -112,7 +120,6 @@ class Pretraining:
     base_lrs: list[float]
     position: Position
     speed: Speedometer | None = None
-    failed_in_a_row = 0
 
     def run(self) -> dict | None:
         self.started = time.perf_counter() - self.position.seconds
@@ -147,6 +154,7 @@ class Pretraining:
         except ConnectionError as error:
             raise RecipeError(f"{error}: the same command goes on from {last_good(self.checkpoints)}") from error
         self.position.step += 1
+        self.position.tokens += self.horizon.batch_tokens
         return step
 
     def follow_schedule(self, step: int) -> float:
@@ -165,17 +173,18 @@ class Pretraining:
         self.accelerator.log(values | speed, step=number)
 
     def count_failures(self, step: Step) -> None:
+        position = self.position
         if step.finite:
-            self.failed_in_a_row = 0
+            position.failed_in_a_row = 0
             return
-        self.failed_in_a_row += 1
-        self.position.nonfinite += 1
+        position.failed_in_a_row += 1
+        position.nonfinite += 1
         seen = f"loss {step.loss}, gradient norm {step.norm}"
-        console.progress(f"step {self.position.step:,}: {seen}: not applied ({self.failed_in_a_row} in a row)")
-        if self.failed_in_a_row == self.config.max_nonfinite_steps:
+        console.warning(f"step {position.step:,}: {seen}: not applied ({position.failed_in_a_row} in a row)")
+        if position.failed_in_a_row == self.config.max_nonfinite_steps:
             raise RecipeError(
-                f"max_nonfinite_steps={self.failed_in_a_row} steps in a row had no finite loss and gradient, at step "
-                f"{self.position.step:,} loss {step.loss} and gradient norm {step.norm}. The last good checkpoint is "
+                f"max_nonfinite_steps={position.failed_in_a_row} steps in a row had no finite loss and gradient, at "
+                f"step {position.step:,} loss {step.loss} and gradient norm {step.norm}. The last good checkpoint is "
                 f"{last_good(self.checkpoints)}; lower learning rates need a fresh start: --from pretrain"
             )
 
@@ -188,9 +197,8 @@ class Pretraining:
         if step.stop or (step.finite and (step.save or number % self.config.save_steps == 0)):
             self.position.seconds = time.perf_counter() - self.started
             with self.speed.paused():
-                save_checkpoint(
-                    self.accelerator, self.loader, asdict(self.position), self.checkpoints, self.config.save_total_limit
-                )
+                state = asdict(self.position) | {"horizon": asdict(self.horizon)}
+                save_checkpoint(self.accelerator, self.loader, state, self.checkpoints, self.config.save_total_limit)
             self.saved = time.monotonic()
 
     def result(self) -> dict:
@@ -205,7 +213,8 @@ class Pretraining:
         )
         return {
             "minutes": seconds / 60,
-            "tokens": self.horizon.tokens,
+            "tokens": self.position.tokens,
+            "num_processes": self.accelerator.num_processes,
             "tokens_per_second": self.speed.mean,
             "mfu": self.speed.mfu(self.speed.mean),
             "before": self.position.before,

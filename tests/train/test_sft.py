@@ -12,17 +12,17 @@ from nanohf.recipe import loading as recipe
 from nanohf.stages import sft
 
 RECIPE = Path(__file__).parents[2] / "recipes/demo/sft.yaml"
+SOURCES = [
+    Source("builtin", "gsm8k", "problems", rows=20),
+    Source("builtin", "messages", "conversations", rows=20),
+    Source("builtin", "document", rows=10),
+]
 
 
 def trainer_of(model, tokenizer, tmp_path, *overrides) -> SFTTrainer:
     _, args = recipe.load("sft", ["--config", str(RECIPE), *overrides])
     args.output_dir = str(tmp_path)
-    sources = [
-        Source("builtin", "gsm8k", "problems", rows=20),
-        Source("builtin", "messages", "conversations", rows=20),
-        Source("builtin", "document", rows=10),
-    ]
-    rows, _ = mixture(tokenizer, sources, args)
+    rows, _ = mixture(tokenizer, SOURCES, args)
     args.assistant_only_loss = False
     return SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
 

@@ -17,9 +17,10 @@ from nanohf.runs import run_folder as runs
 from nanohf.tokenizer.render import readable
 from nanohf.train.grpo.word_problem_order import ProblemOrder
 from nanohf.train.phase_timer import Clock
+from nanohf.train.trainer_guards import GuardedTrainer
 
 
-class ProblemTrainer(GRPOTrainer):
+class ProblemTrainer(GuardedTrainer, GRPOTrainer):
     """TRL's trainer, which times its phases, logs what its groups are like and draws problems in our order.
 
     Phases: generation, reward, forward (with the loss), backward, optimizer, evaluation; all else is `other`: data,
