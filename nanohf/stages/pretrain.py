@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from nanohf import console
 from nanohf.data.packing import PackedLoader
+from nanohf.data.source_state import source_state
 from nanohf.data.sources import skipped_files, text_stream
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.generation.engine import complete
@@ -34,7 +35,6 @@ from nanohf.runs import run_folder as runs
 from nanohf.runs.checkpoint_files import last_good
 from nanohf.runs.disk_full import disk_full_said
 from nanohf.runs.lock import stage_lock
-from nanohf.runs.source_state import source_state
 from nanohf.scaling.flops import flops_per_token
 from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
 from nanohf.train.finite_weights import refuse_nonfinite

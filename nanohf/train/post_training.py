@@ -14,12 +14,12 @@ from transformers.trainer import OPTIMIZER_NAME
 
 from nanohf import console
 from nanohf.data.conversations import Source
+from nanohf.data.source_state import source_state
 from nanohf.errors import RecipeError
 from nanohf.hardware.device import peak_memory, refuse_fsdp, use_onednn
 from nanohf.optim.groups import build_optimizer
 from nanohf.recipe.schemas import RunFolder, too_small
 from nanohf.runs.checkpoint_files import last_good
-from nanohf.runs.source_state import source_state
 from nanohf.train.finite_weights import refuse_nonfinite
 from nanohf.train.progress import Speedometer
 from nanohf.train.resuming import Batch, chosen_checkpoint, warn_of_changed_data

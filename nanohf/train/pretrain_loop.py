@@ -59,7 +59,7 @@ def pretrain(
 
     measure(step) gives {"bpb": ..., ...}; it is called before the first step, every eval_steps and at the end.
     peak_rate: tokens/s at the hardware's peak, for MFU. sources: what the data is like, for the checkpoints (see
-    nanohf.runs.source_state). Returns minutes, tokens, tokens_per_second, the first and last
+    nanohf.data.source_state). Returns minutes, tokens, tokens_per_second, the first and last
     measure and what became of the text; None where SIGTERM ended it, after a checkpoint.
 
     Raises:

@@ -7,9 +7,9 @@ from pathlib import Path
 from accelerate.utils import broadcast_object_list
 
 from nanohf import console
+from nanohf.data.source_state import source_changes
 from nanohf.errors import RecipeError
 from nanohf.runs.checkpoint_files import newest_whole
-from nanohf.runs.source_state import source_changes
 
 
 @dataclass(frozen=True)

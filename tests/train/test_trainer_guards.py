@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import shutil
+from itertools import pairwise
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_a_broken_micro_batch_leaves_out_its_step_and_nothing_else(model, tokeni
     assert result["nonfinite_steps"] == 1
     assert "step 3: loss " in (said := capsys.readouterr().err)
     assert "not applied (1 in a row)" in said
-    assert [same(a, b) for a, b in zip(seen, seen[1:], strict=False)] == [False, True, False]
+    assert [same(a, b) for a, b in pairwise(seen)] == [False, True, False]
     assert len(rates) == 3
     assert [r / rates[0] for r in rates] == pytest.approx([1, 3 / 4, 1 / 4])
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
@@ -93,7 +94,7 @@ def test_a_broken_micro_batch_leaves_out_its_step_and_nothing_else(model, tokeni
 def test_many_in_a_row_end_it_with_the_last_good_checkpoint(model, tokenizer, tmp_path):
     trainer, _ = trainer_of(model, tokenizer, tmp_path, "--max_steps", "9", "--max_nonfinite_steps", "3")
     break_losses(trainer, {2, *range(7, 13)})  # step 1, then 4 to 6
-    with pytest.raises(RecipeError, match="max_nonfinite_steps=3 .* at step 6 .* checkpoint is .*checkpoint-2;"):
+    with pytest.raises(RecipeError, match=r"max_nonfinite_steps=3 .* at step 6 .* checkpoint is .*checkpoint-2;"):
         train(trainer, None)
     assert [p.name for p in numbered(tmp_path)] == ["checkpoint-2"], "none while steps fail"
     assert json.loads((tmp_path / "checkpoint-2/stage_state.json").read_text())["nonfinite_steps"] == 1
@@ -140,7 +141,7 @@ def test_damaged_it_resumes_from_the_older_one_and_ends_the_same(model, tokenize
 
 @pytest.mark.parametrize("to", [1, 2])
 def test_with_other_processes_batch_and_steps_are_the_checkpoints(model, tokenizer, tmp_path, to, monkeypatch):
-    """What two processes wrote, by its note: one of them now does twice the micro-batches, and stops where they would."""
+    """What two processes wrote, by its note: one now does twice the micro-batches, and stops where they would."""
     trainer, _ = trainer_of(model, tokenizer, tmp_path, "--max_steps", "2")
     train(trainer, None)
     note = tmp_path / "checkpoint-2/stage_state.json"

@@ -2,7 +2,7 @@
 
 import os
 
-from nanohf.runs.source_state import source_changes, source_state
+from nanohf.data.source_state import source_changes, source_state
 
 
 def test_every_change_of_a_folder_is_named(tmp_path):
