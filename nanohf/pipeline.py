@@ -19,6 +19,8 @@ from nanohf.recipe.source_errors import check_sources
 from nanohf.recipe.stage_names import CHAT_STAGES, STAGES, stages_between
 from nanohf.report.run_report import write_report
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import run_lock
 
 MODULES = {stage: f"nanohf.stages.{'sft' if stage in CHAT_STAGES else stage}" for stage in STAGES}
 
@@ -43,6 +45,13 @@ def run(
     arguments = {stage: stage_arguments(folder, run_dir, stage, overrides or [], push) for stage in stages}
     recipes = load_all(arguments)
     launcher = launch_command(accelerate_config)
+    with disk_full_said(run_dir), run_lock(run_dir):
+        return work(recipes, arguments, launcher, first)
+
+
+def work(recipes: dict[str, Recipe], arguments: dict[str, list[str]], launcher: list[str], first: str | None) -> int:
+    """The stages, in a folder that is ours alone."""
+    stages, run_dir = list(recipes), next(iter(recipes.values())).run_dir
     check(recipes, [stage for stage in stages if first or not runs.is_done(run_dir, stage)])
 
     for stage in STAGES[STAGES.index(first) :] if first else ():

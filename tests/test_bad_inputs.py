@@ -1,4 +1,4 @@
-"""A hundred mistakes, each answered by a message that helps and status 2, before any work and leaving nothing behind."""
+"""A hundred mistakes, each answered by a helpful message and status 2, before any work and leaving nothing behind."""
 
 import json
 import shutil

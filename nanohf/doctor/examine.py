@@ -37,7 +37,7 @@ from nanohf.train.trl_arguments import training_arguments
 TOKENIZER_CHARS = 300_000  # for a stand-in, and fifty more a token: merges need text
 
 
-def examine(recipe_dir: str, name: str | None = None, overrides: list[str] = ()) -> int:
+def examine(recipe_dir: str, name: str | None = None, overrides: list[str] | None = None) -> int:
     """Prints the checks as they are done; returns the exit status.
 
     Raises:
@@ -45,7 +45,7 @@ def examine(recipe_dir: str, name: str | None = None, overrides: list[str] = ())
     """
     folder = find_recipe_folder(recipe_dir)
     run_dir = run_folder(name or folder.name)
-    arguments = {stage: stage_arguments(folder, run_dir, stage, list(overrides), None) for stage in STAGES}
+    arguments = {stage: stage_arguments(folder, run_dir, stage, overrides or [], None) for stage in STAGES}
     case = Examination(run_dir, load_all(arguments))
     quiet()
 

@@ -48,6 +48,7 @@ def push_stage(
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         write_card(folder, stage, url.repo_id)  # now with the user's name
         files = {path.relative_to(folder).as_posix(): path for path in published(folder)}
+        operations: list[CommitOperationAdd | CommitOperationDelete]
         operations = [CommitOperationAdd(name, path) for name, path in files.items() if name != "stage.json"]
         operations.append(CommitOperationAdd("stage.json", json.dumps(public(record), indent=2).encode() + b"\n"))
         stale = [name for name in api.list_repo_files(url.repo_id) if name not in files and _ours(name)]
@@ -75,6 +76,7 @@ def update_card(run_dir: str | Path, stage: str) -> str | None:
         return None
     api = HfApi()
     with _safely(folder, target, None):
+        operations: list[CommitOperationAdd | CommitOperationDelete]
         operations = [CommitOperationAdd("README.md", folder / "README.md")]
         if (folder / EVAL_RESULTS).is_file():
             operations.append(CommitOperationAdd(EVAL_RESULTS, folder / EVAL_RESULTS))

@@ -6,8 +6,10 @@ from nanohf.recipe.stage_names import CHAT_STAGES, RESULT_STAGES
 from nanohf.scaling.horizon import Stage
 from nanohf.scaling.stage_steps import Part, chat_stage, problem_stage
 
-PRETRAIN = ("depth", "preset", "num_attention_heads", "tokens_per_parameter", "tokens_per_scaling_parameter")
-PRETRAIN += ("batch_tokens", "max_steps", "lr_scale")
+PRETRAIN = (
+    "depth", "preset", "num_attention_heads", "tokens_per_parameter", "tokens_per_scaling_parameter", "batch_tokens",
+    "max_steps", "lr_scale",
+)  # fmt: skip
 
 
 def recipe_plan(recipe_dir: str) -> dict:
@@ -20,7 +22,9 @@ def recipe_plan(recipe_dir: str) -> dict:
     run_dir = run_folder(folder.name)
     recipes = load_all({stage: stage_arguments(folder, run_dir, stage, [], None) for stage in RESULT_STAGES})
     tokenizer, pretrain = recipes["tokenizer"].settings, recipes["pretrain"].settings
-    found = [(Stage("tokenizer", None, None, f"reads up to {tokenizer.max_chars:,} characters"), [])]
+    found: list[tuple[Stage, list[str]]] = [
+        (Stage("tokenizer", None, None, f"reads up to {tokenizer.max_chars:,} characters"), [])
+    ]
     found += [planned_chat(recipes[stage]) for stage in CHAT_STAGES] + [planned_word_problems(recipes["grpo"])]
     return {name: getattr(pretrain, name) for name in PRETRAIN} | {
         "micro_batch_tokens": pretrain.per_device_train_batch_size * pretrain.max_length,

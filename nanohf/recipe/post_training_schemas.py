@@ -28,6 +28,9 @@ class PostTrainingConfig(RunFolder):
     matrix_lr: float = field(default=0.02, metadata={"help": "Muon's learning rate in pretraining"})
     embedding_lr: float = field(default=0.2, metadata={"help": "the embedding's, at width 768"})
     head_lr: float = field(default=0.004, metadata={"help": "the head's, at width 768"})
+    max_nonfinite_steps: int = field(
+        default=10, metadata={"help": "end after so many steps in a row without a finite loss and gradient"}
+    )
     use_peft: bool = field(default=False, metadata={"help": "train LoRA adapters; the result is merged, a plain model"})
     lora_r: int = field(default=16, metadata={"help": "rank of the adapters"})
     lora_alpha: int = field(default=32, metadata={"help": "adapters count alpha / r times"})
@@ -35,7 +38,9 @@ class PostTrainingConfig(RunFolder):
     lora_target_modules: list[str] = field(default_factory=lambda: ["all-linear"], metadata={"help": "what to adapt"})
 
     def __post_init__(self):
-        errors = too_small(self, lora_r=1, lora_alpha=1, lr_scale=0, matrix_lr=0, embedding_lr=0, head_lr=0)
+        errors = too_small(
+            self, max_nonfinite_steps=1, lora_r=1, lora_alpha=1, lr_scale=0, matrix_lr=0, embedding_lr=0, head_lr=0
+        )
         if self.optimizer not in ("muon", "trl"):
             errors.append(f"optimizer={self.optimizer!r} must be muon or trl")
         if not 0 <= self.lora_dropout < 1:
@@ -49,7 +54,7 @@ class PostTrainingConfig(RunFolder):
 
     def changed(self, names: tuple[str, ...], where: str) -> list[str]:
         """An error for each of the fields that differs from its default."""
-        defaults = {f.name: f.default_factory() if f.default is MISSING else f.default for f in fields(self)}
+        defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(self)}
         return [
             f"{name}={value} does nothing {where}; leave it out (default: {defaults[name]})"
             for name in names

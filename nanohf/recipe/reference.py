@@ -42,7 +42,7 @@ def _ours(config: str) -> str:
 
 
 def _default(field) -> str:
-    value = field.default_factory() if field.default is MISSING else field.default
+    value = field.default if field.default_factory is MISSING else field.default_factory()
     return f"`{_value(value)}`" if value != [] else "none"
 
 

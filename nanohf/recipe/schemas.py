@@ -179,8 +179,8 @@ class EvaluateConfig(RunFolder):
             wrong = sorted(unknown) if self.stages else "[]"
             errors.append(f"stages={wrong}: give one or more of pretrain, midtrain, sft and grpo")
         ours = {path.stem for path in (Path(__file__).parents[1] / "evals/tasks").glob("*.yaml")}
-        if unknown := [t for t in self.tasks if t.startswith("nanohf_") and t not in ours]:
-            errors.append(f"tasks={unknown}: ours are {', '.join(sorted(ours))}")
+        if missing := [t for t in self.tasks if t.startswith("nanohf_") and t not in ours]:
+            errors.append(f"tasks={missing}: ours are {', '.join(sorted(ours))}")
         errors += too_small(
             self,
             problems=1,

@@ -47,7 +47,7 @@ class Speed:
 
 def last_speeds(runs_dir: Path, hostname: str) -> dict[str, Speed]:
     """Every stage's newest finished run on this host, over all runs; what never ran here is absent."""
-    speeds = {}
+    speeds: dict[str, Speed] = {}
     for ledger in sorted(Path(runs_dir).glob(f"*/{LEDGER}")):
         for line in ledger.read_text(encoding="utf-8", errors="replace").splitlines():
             speed = parse(line)

@@ -23,10 +23,11 @@ from nanohf.errors import RecipeError
 from nanohf.recipe.loading import Recipe
 from nanohf.recipe.stage_names import STAGES
 from nanohf.runs import ledger
+from nanohf.runs.checkpoint_files import flush, numbered
 from nanohf.runs.stage_record import EvaluationRecord, StageRecord, write_json
 
 FREE_TO_CHANGE = {"run_dir", "push_to_hub", "hub_model_id", "hub_private_repo", "logging_steps", "report_to", "stage"}
-FREE_TO_CHANGE |= {"keep_optimizer"}
+FREE_TO_CHANGE |= {"keep_optimizer", "torch_compile"}
 # In a stage's folder; not beside the weights, where some read every safetensors.
 OPTIMIZER = "optimizer/state.safetensors"
 RESULTS = "results.json"
@@ -83,7 +84,7 @@ def claim(recipe: Recipe) -> Path:
     note = folder / "recipe.json"
     begun = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
     changed = changed_keys(begun, recipe.written) if begun is not None else []
-    if changed and any(folder.glob("*-*")):
+    if changed and numbered(folder):
         raise RecipeError(
             f"{recipe.stage} was begun with another {', '.join(changed)}. Give the old value to continue, "
             f"or start it again: --from {recipe.stage} (or delete {folder})."
@@ -106,12 +107,22 @@ def finish(recipe: Recipe, figures: dict[str, Any], write: Callable[[Path], Any]
     final, partial = run_dir / stage, run_dir / f".{stage}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    write(partial)
-    versions = {name: version(name) for name in PACKAGES}
-    record = StageRecord(
-        stage=stage, finished=now(), host=socket.gethostname(), recipe=recipe.written, versions=versions, **figures
-    )
-    record.write(partial / "stage.json")
+    try:
+        write(partial)
+        record = StageRecord(
+            stage=stage,
+            finished=now(),
+            host=socket.gethostname(),
+            recipe=recipe.written,
+            versions={name: version(name) for name in PACKAGES},
+            **figures,
+        )
+        record.write(partial / "stage.json")
+        for path in (*partial.rglob("*"), partial):
+            flush(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     _move_aside(final)
     partial.rename(final)
     ledger.append(run_dir, record)

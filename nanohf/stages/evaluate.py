@@ -22,17 +22,24 @@ from nanohf.evals.pass_at_k import score, shown
 from nanohf.generation.engine import Engine
 from nanohf.hardware.device import device_type
 from nanohf.model import NanoHFForCausalLM
-from nanohf.recipe.loading import load_recipe
+from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.render import readable
 from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
 
 
 def main(argv: list[str]) -> None:
     recipe = load_recipe("evaluate", argv)
-    config = recipe.settings
     if not console.is_first():
         return
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+        work(recipe)
+
+
+def work(recipe: Recipe) -> None:
+    config = recipe.settings
     started = time.perf_counter()
     folders = {stage: runs.resolve(config.run_dir, stage) for stage in config.stages}
     try:

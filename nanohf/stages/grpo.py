@@ -18,23 +18,31 @@ from nanohf import console
 from nanohf.data.word_problems import problems, prompt_ids
 from nanohf.evals.pass_at_k import score, shown
 from nanohf.generation.engine import Engine
-from nanohf.recipe.loading import load_recipe
+from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.train.grpo.diagnosis import Diagnosis
 from nanohf.train.grpo.pass_at_k_callback import PassAtK
 from nanohf.train.grpo.reward import reward_func
 from nanohf.train.grpo.rollout import refuse_nanohf, rollout_func
 from nanohf.train.grpo.trainer import WordProblemTrainer
 from nanohf.train.lora import merged, with_lora
-from nanohf.train.post_training import Progress, figures_of, make_optimizer, save, train
+from nanohf.train.post_training import Progress, figures_of, make_optimizer, resumed, save, train
 from nanohf.train.trl_arguments import training_arguments
 
 
 def main(argv: list[str]) -> None:
     recipe = load_recipe("grpo", argv)
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+        work(recipe)
+
+
+def work(recipe: Recipe) -> None:
     stage = recipe.settings
     args = training_arguments(recipe, output_dir=str(runs.checkpoints(recipe.run_dir, recipe.stage)))
     runs.claim(recipe)
+    newest, state = resumed(stage, args, [stage.dataset])
 
     model, tokenizer = load_model(stage, args)
     engine = Engine(model, tokenizer)
@@ -51,6 +59,7 @@ def main(argv: list[str]) -> None:
         rollout_func=None if args.use_vllm else rollout_func(engine, args),
         optimizers=make_optimizer(stage, model),
         skip_settled=stage.skip_settled,
+        stage_state=state,
     )
     progress = Progress.attach(trainer)
     trainer.add_callback(Diagnosis())
@@ -60,7 +69,7 @@ def main(argv: list[str]) -> None:
     trainer.add_callback(pass_at_k)
 
     pass_at_k.now(0)
-    result = train(trainer)
+    result = train(trainer, newest)
     pass_at_k.now(trainer.state.global_step)
 
     if main_process:

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from nanohf import console
 from nanohf.data.packing import PackedLoader
+from nanohf.data.source_state import source_state
 from nanohf.data.sources import skipped_files, text_stream
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.generation.engine import complete
@@ -28,16 +29,28 @@ from nanohf.hardware.device import (
 )
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.named_state import named_state
-from nanohf.recipe.loading import load_recipe
+from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.runs import run_folder as runs
+from nanohf.runs.checkpoint_files import last_good
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.scaling.flops import flops_per_token
 from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
+from nanohf.train.finite_weights import refuse_nonfinite
 from nanohf.train.optimizer_handover import save_moments
-from nanohf.train.pretrain_loop import build_model, derive_horizon, pretrain
+from nanohf.train.pretrain_checkpoints import progress_of
+from nanohf.train.pretrain_horizon import derive_horizon, kept_horizon
+from nanohf.train.pretrain_loop import build_model, pretrain
+from nanohf.train.resuming import chosen_checkpoint, warn_of_changed_data
 
 
 def main(argv: list[str]) -> None:
     recipe = load_recipe("pretrain", argv)
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+        work(recipe)
+
+
+def work(recipe: Recipe) -> None:
     config = recipe.settings
     checkpoints = runs.claim(recipe)
     accelerator = Accelerator(
@@ -53,11 +66,19 @@ def main(argv: list[str]) -> None:
     model = build_model(config, tokenizer)
     parameters = model.num_parameters()
     console.progress(f"model: depth {config.depth}, {parameters:,} parameters, vocabulary {len(tokenizer):,}")
-    horizon = derive_horizon(config, len(tokenizer), accelerator.num_processes)
+    sources = source_state([config.dataset])
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    if newest := chosen_checkpoint(checkpoints):
+        progress = progress_of(newest)
+        horizon = kept_horizon(progress["horizon"], processes)
+        warn_of_changed_data(progress["sources"], sources)
+    else:
+        horizon = derive_horizon(config, len(tokenizer), processes)
 
-    load = partial(open_loader, config, tokenizer, accelerator)
-    batches = max(1, config.eval_tokens // (config.per_device_train_batch_size * config.max_length))
-    validation = list(islice(load("validation"), max(1, batches // accelerator.num_processes)))
+    # The same rows with any number of processes, shared out between them.
+    batches = max(processes, config.eval_tokens // (config.per_device_train_batch_size * config.max_length))
+    held_out = open_loader(config, tokenizer, "validation", config.per_device_train_batch_size)
+    validation = list(islice(held_out, batches))[rank::processes]
     optimizer = build_optimizer(
         model,
         lr_scale=horizon.lr_scale,
@@ -72,12 +93,13 @@ def main(argv: list[str]) -> None:
         accelerator,
         compiled(model, accelerator.device) if config.torch_compile else model,
         optimizer,
-        load("train"),
+        open_loader(config, tokenizer, "train", horizon.rows, rank, processes),
         horizon,
         config,
         checkpoints,
         measure=partial(measure, accelerator, tokenizer, validation, model),  # not compiled: its lengths vary
         peak_rate=peak_rate(accelerator, model, config.max_length),
+        sources=sources,
     )
 
     weights = accelerator.get_state_dict(model)  # of all processes, under FSDP
@@ -101,14 +123,14 @@ def main(argv: list[str]) -> None:
         runs.finish(recipe, figures, partial(save, whole, weights, tokenizer, moments))
 
 
-def open_loader(config, tokenizer, accelerator, split: str) -> PackedLoader:
+def open_loader(config, tokenizer, split: str, rows: int, rank: int = 0, processes: int = 1) -> PackedLoader:
     return PackedLoader(
         text_stream(config.dataset, split, config.dataset_config, config.text_column),
         partial(encode_documents, tokenizer),
-        config.per_device_train_batch_size,
+        rows,
         config.max_length,
-        accelerator.process_index,
-        accelerator.num_processes,
+        rank,
+        processes,
     )
 
 
@@ -134,6 +156,7 @@ def measure(accelerator, tokenizer, validation: list[torch.Tensor], model, step:
 
 
 def save(model, weights: dict, tokenizer, moments: dict | None, folder) -> None:
+    refuse_nonfinite(weights.items(), "pretrain", last_good(runs.checkpoints(folder.parent, "pretrain")))
     model.load_state_dict(weights)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -18,21 +18,30 @@ from nanohf.errors import RecipeError
 from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.named_state import named_state
-from nanohf.recipe.loading import load_recipe
+from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.report.run_report import mixture_table
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.train_bpe import token_bytes
 from nanohf.train.lora import merged, with_lora
 from nanohf.train.optimizer_handover import carry_over, save_moments
-from nanohf.train.post_training import Progress, figures_of, make_optimizer, save, train
+from nanohf.train.post_training import Progress, figures_of, make_optimizer, resumed, save, train
+from nanohf.train.trainer_guards import GuardedTrainer
 from nanohf.train.trl_arguments import training_arguments
 
 
 def main(argv: list[str]) -> None:
     recipe = load_recipe("sft", argv)
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+        work(recipe)
+
+
+def work(recipe: Recipe) -> None:
     stage = recipe.settings
     args = training_arguments(recipe, output_dir=str(runs.checkpoints(recipe.run_dir, recipe.stage)))
     runs.claim(recipe)
+    newest, state = resumed(stage, args, [source.dataset for source in stage.mixture])
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
     model = with_lora(stage, starting_model(source))
@@ -41,8 +50,8 @@ def main(argv: list[str]) -> None:
     if stage.carry_optimizer:
         carry_over(optimizer, model, source)
 
-    rows, given = mixture(tokenizer, stage.mixture, args)
-    given = [asdict(g) for g in given]
+    rows, counts = mixture(tokenizer, stage.mixture, args)
+    given = [asdict(count) for count in counts]
     for line in mixture_table(given):
         console.progress(line)
     eval_rows = [source_rows(tokenizer, source, args)[0] for source in stage.eval_mixture]
@@ -50,17 +59,18 @@ def main(argv: list[str]) -> None:
     held_out = HeldOut(stage.eval_mixture, eval_rows, token_bytes(tokenizer), args.per_device_train_batch_size)
     assistant_only, args.assistant_only_loss = args.assistant_only_loss, False  # the rows bring their labels
 
-    trainer = SFTTrainer(
+    trainer = ChatTrainer(
         model=model,
         args=args,
         train_dataset=rows,
         eval_dataset=concatenate_datasets(eval_rows) if args.eval_strategy != "no" else None,
         processing_class=tokenizer,
         optimizers=(optimizer, schedule),
+        stage_state=state,
     )
     Progress.attach(trainer)
     before = measure(held_out, trainer)
-    result = train(trainer)
+    result = train(trainer, newest)
     trainer.model = merged(trainer.model)
     after = measure(held_out, trainer)
     for figure in (changes := compared(before, after)):
@@ -79,6 +89,10 @@ def main(argv: list[str]) -> None:
                 save_moments(named_state(optimizer, model), folder)
 
         runs.finish(recipe, figures, write)
+
+
+class ChatTrainer(GuardedTrainer, SFTTrainer):
+    """TRL's trainer, guarded."""
 
 
 def starting_model(source: str) -> NanoHFForCausalLM:

@@ -11,16 +11,23 @@ from nanohf import console
 from nanohf.data.sources import text_stream
 from nanohf.errors import RecipeError
 from nanohf.hardware.device import peak_memory
-from nanohf.recipe.loading import load_recipe
+from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.train_bpe import capped, measure, train_tokenizer
 
 
 def main(argv: list[str]) -> None:
     recipe = load_recipe("tokenizer", argv)
-    config = recipe.settings
     if not console.is_first():
         return
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+        work(recipe)
+
+
+def work(recipe: Recipe) -> None:
+    config = recipe.settings
     started = time.perf_counter()
 
     stream = text_stream(config.dataset, "train", config.dataset_config, config.text_column)

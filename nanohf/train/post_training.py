@@ -10,10 +10,15 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import OPTIMIZER_NAME
 
 from nanohf import console
+from nanohf.data.source_state import source_state
 from nanohf.hardware.device import peak_memory, refuse_fsdp, use_onednn
 from nanohf.optim.groups import build_optimizer
 from nanohf.recipe.post_training_schemas import RATES, PostTrainingConfig
+from nanohf.runs.checkpoint_files import last_good
+from nanohf.train.finite_weights import refuse_nonfinite
 from nanohf.train.progress import Speedometer
+from nanohf.train.resuming import Batch, chosen_checkpoint, warn_of_changed_data
+from nanohf.train.trainer_guards import NOTE, StageState
 
 TRAINER_STATE = "trainer_state.json"
 SHOWN = ("loss", "reward", "groups/all_wrong", "groups/all_right", "entropy", "mean_token_accuracy")  # in a step's line
@@ -26,20 +31,45 @@ def make_optimizer(stage: PostTrainingConfig, model) -> tuple[torch.optim.Optimi
     return build_optimizer(model, **{name: getattr(stage, name) for name in RATES}), None
 
 
-def train(trainer: Trainer) -> dict:
-    """Runs a trainer to its end, from its newest complete checkpoint if there is one.
+def resumed(stage: PostTrainingConfig, args, datasets: list[str]) -> tuple[Path | None, StageState]:
+    """The newest whole checkpoint, if there is one, and the stage's state; batch and steps in `args` become its.
+
+    Raises:
+        RecipeError: the processes cannot share the checkpoint's batch; all checkpoints are damaged.
+    """
+    batch = Batch(args.world_size, args.per_device_train_batch_size, args.gradient_accumulation_steps)
+    state = StageState(batch.as_dict(), source_state(datasets), stage.max_nonfinite_steps)
+    state.generation_rows = getattr(args, "generation_batch_size", None) or 0
+    newest = chosen_checkpoint(Path(args.output_dir))
+    if newest is None:
+        return None, state
+    written = json.loads((newest / NOTE).read_text(encoding="utf-8"))
+    warn_of_changed_data(written["sources"], state.sources)
+    before = Batch(**written["batch"])
+    batch = before.on(args.world_size, written["generation_rows"])
+    batch.said(before)
+    state = StageState(**written | {"batch": batch.as_dict(), "max_nonfinite_steps": stage.max_nonfinite_steps})
+    args.per_device_train_batch_size, args.gradient_accumulation_steps = batch.rows, batch.accumulation
+    args.max_steps = state.max_steps
+    if state.generation_rows:
+        args.generation_batch_size = state.generation_rows
+        args.steps_per_generation = state.generation_rows // (batch.rows * batch.processes)
+    return newest, state
+
+
+def train(trainer: Trainer, newest: Path | None) -> dict:
+    """Runs a guarded trainer to its end, from the checkpoint if there is one.
 
     Returns minutes, tokens and tokens/s of this process's work: a resumed stage counts from where it went on.
     """
     use_onednn()  # TRL keeps the head in fp32
-    newest = newest_checkpoint(Path(trainer.args.output_dir))
     started = time.perf_counter()
-    if newest and (state := TrainerState.load_from_json(str(newest / TRAINER_STATE))).global_step >= state.max_steps:
+    if newest and (done := TrainerState.load_from_json(str(newest / TRAINER_STATE))).global_step >= done.max_steps:
         console.progress(f"trained already: {newest.name}")  # resuming a finished training would take one step more
         trainer._load_from_checkpoint(str(newest))
         if trainer.optimizer and (kept := newest / OPTIMIZER_NAME).is_file():
             trainer.optimizer.load_state_dict(torch.load(kept, map_location="cpu", weights_only=True))
-        trainer.state = state
+        trainer.state = done
     else:
         if newest:
             console.progress(f"resumed from {newest.name}")
@@ -50,18 +80,8 @@ def train(trainer: Trainer) -> dict:
         "tokens": progress.speed.tokens if progress.speed else 0,
         "tokens_per_second": progress.speed.mean if progress.speed else 0.0,
         "resumed": newest is not None,
+        "nonfinite_steps": trainer.stage_state.nonfinite_steps,
     }
-
-
-def newest_checkpoint(output_dir: Path) -> Path | None:
-    """The newest of a trainer's checkpoints that was written to its end (trainer_state.json comes last)."""
-    for folder in sorted(output_dir.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
-        try:
-            json.loads((folder / TRAINER_STATE).read_text())
-        except (OSError, ValueError):
-            continue
-        return folder
-    return None
 
 
 class Progress(TrainerCallback):
@@ -108,6 +128,11 @@ def figures_of(trainer: Trainer) -> dict:
 
 
 def save(trainer: Trainer, folder: Path) -> None:
-    """The model, its code, generation config and tokenizer."""
+    """The model, its code, generation config and tokenizer.
+
+    Raises:
+        RecipeError: a weight is not finite.
+    """
+    refuse_nonfinite(trainer.model.named_parameters(), folder.name, last_good(Path(trainer.args.output_dir)))
     trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
     trainer.processing_class.save_pretrained(folder)

@@ -37,7 +37,7 @@ def training_arguments(recipe: Recipe, output_dir: str) -> SFTConfig | GRPOConfi
         settings["use_cpu"] = not torch.cuda.is_available()
     settings |= {"output_dir": output_dir, "push_to_hub": False}
     try:
-        return CONFIGS[recipe.trl_config](**settings)
+        return CONFIGS[recipe.trl_config or ""](**settings)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{recipe.path}: {error}") from error
 
@@ -67,7 +67,7 @@ def _keys(config: type) -> typing.Iterator[tuple[str, tuple[list[str], object]]]
     names = {kind: name for name, kind in KINDS.items()}
     for field in fields(config):
         if field.init:
-            default = field.default_factory() if field.default is MISSING else field.default
+            default = field.default if field.default_factory is MISSING else field.default_factory()
             kinds = list(dict.fromkeys(names[kind] for kind in kinds_of(hints[field.name])))
             kinds += ["null"] if default is None and "null" not in kinds else []
             yield field.name, (kinds, default.value if isinstance(default, Enum) else default)

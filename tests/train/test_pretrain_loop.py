@@ -20,9 +20,11 @@ from nanohf.hardware.device import choose_precision, compiled, peak_flops, use_o
 from nanohf.optim.groups import build_optimizer
 from nanohf.recipe.loading import load_recipe
 from nanohf.recipe.schemas import PretrainConfig
+from nanohf.runs.checkpoint_files import newest_whole
 from nanohf.scaling.flops import flops_per_token
 from nanohf.tokenizer.train_bpe import encode_documents
-from nanohf.train.pretrain_loop import Horizon, newest_checkpoint, pretrain, train_step
+from nanohf.train.pretrain_horizon import Horizon
+from nanohf.train.pretrain_loop import pretrain, train_step
 
 CPU = "cpu"
 
@@ -113,7 +115,7 @@ def test_eight_passes_of_a_row_are_one_pass_of_eight(accelerator, model):
     for passes in (1, 8):
         trained = copy.deepcopy(model).train()
         prepared, optimizer = accelerator.prepare(trained, torch.optim.SGD(trained.parameters(), lr=1.0))
-        loss, norm = train_step(accelerator, prepared, optimizer, iter(rows.chunk(passes)), passes, 0.5)
+        loss, norm, *_ = train_step(accelerator, prepared, optimizer, iter(rows.chunk(passes)), passes, 0.5)
         results.append((loss, norm, trained))
     (one_loss, one_norm, one), (eight_loss, eight_norm, eight) = results
     assert eight_loss == pytest.approx(one_loss, rel=1e-6)
@@ -184,7 +186,7 @@ def test_many_in_a_row_end_the_training(accelerator, model, tokenizer, tmp_path)
     ) as error:
         go()
     assert "nan" in str(error.value)
-    assert newest_checkpoint(tmp_path).name == "step-00000004", "none while steps fail"
+    assert newest_whole(tmp_path).name == "step-00000004", "none while steps fail"
 
 
 def stop_after(model, passes: int) -> None:
@@ -210,7 +212,7 @@ def test_sigterm_saves_and_the_next_run_ends_as_if_it_had_not_been(accelerator, 
     stop_after(stopped, passes=11)
     assert go() is None
     assert "SIGTERM: stopped after step 6 with a checkpoint; the same command goes on" in capsys.readouterr().err
-    assert newest_checkpoint(tmp_path / "stopped").name == "step-00000006"
+    assert newest_whole(tmp_path / "stopped").name == "step-00000006"
     assert signal.getsignal(signal.SIGTERM) is before
 
     go, resumed, _ = trainer(accelerator, model, tokenizer, tmp_path / "stopped")

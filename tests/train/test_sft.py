@@ -13,17 +13,17 @@ from nanohf.stages import sft
 from nanohf.train.trl_arguments import training_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes/demo/sft.yaml"
+SOURCES = [
+    ChatSource("builtin", "gsm8k", "problems", rows=20),
+    ChatSource("builtin", "messages", "conversations", rows=20),
+    ChatSource("builtin", "document", rows=10),
+]
 
 
 def trainer_of(model, tokenizer, tmp_path, *overrides) -> SFTTrainer:
     args = training_arguments(load_recipe("sft", ["--config", str(RECIPE), *overrides]), "unused")
     args.output_dir = str(tmp_path)
-    sources = [
-        ChatSource("builtin", "gsm8k", "problems", rows=20),
-        ChatSource("builtin", "messages", "conversations", rows=20),
-        ChatSource("builtin", "document", rows=10),
-    ]
-    rows, _ = mixture(tokenizer, sources, args)
+    rows, _ = mixture(tokenizer, SOURCES, args)
     args.assistant_only_loss = False
     return SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
 
