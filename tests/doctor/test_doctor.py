@@ -84,6 +84,7 @@ def test_the_sound_recipe_passes_and_shows_what_is_trained(doctor, capsys):
     assert output.count("the first conversation") == 1
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_checked_with_its_own_models(doctor, tokenizer, model):
     for stage in ("tokenizer", "pretrain", "midtrain", "sft"):
         plant(stage, tokenizer, *([model] if stage != "tokenizer" else []))
