@@ -65,6 +65,7 @@ def test_rows_come_before_epochs(tokenizer, tmp_path):
     assert Counter(asked(tokenizer, mixture(tokenizer, sources, settings())[0])) == {"a": 3, "b": 3, "c": 1, "d": 1}
 
 
+@pytest.mark.slow
 def test_the_seed_is_the_order(tokenizer):
     sources = [
         ChatSource("builtin", "messages", config="conversations", rows=60),

@@ -72,6 +72,7 @@ def only(lines: list[str], *words: str) -> None:
         assert all(word in line for word in words), line
 
 
+@pytest.mark.slow
 def test_the_sound_recipe_passes_and_shows_what_is_trained(doctor, capsys):
     status, lines = doctor()
     assert status == 0
@@ -83,6 +84,7 @@ def test_the_sound_recipe_passes_and_shows_what_is_trained(doctor, capsys):
     assert output.count("the first conversation") == 1
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_checked_with_its_own_models(doctor, tokenizer, model):
     for stage in ("tokenizer", "pretrain", "midtrain", "sft"):
         plant(stage, tokenizer, *([model] if stage != "tokenizer" else []))
@@ -100,6 +102,7 @@ def test_a_template_without_generation_marks(doctor, tokenizer):
     only(lines, "template marks (0% of", "{% generation %}")
 
 
+@pytest.mark.slow
 def test_an_end_of_turn_outside_the_mask(doctor, tokenizer):
     template = plant("tokenizer", tokenizer) / "chat_template.jinja"
     end = "'<|assistant_end|>'"
@@ -109,6 +112,7 @@ def test_an_end_of_turn_outside_the_mask(doctor, tokenizer):
     only(lines, "end of turn <|assistant_end|> (trained in 0 of", "would never stop")
 
 
+@pytest.mark.slow
 def test_two_bos(doctor, tokenizer):
     template = plant("tokenizer", tokenizer) / "chat_template.jinja"
     edit(template, "{{- bos_token -}}", "{{- bos_token ~ bos_token -}}")
@@ -117,12 +121,14 @@ def test_two_bos(doctor, tokenizer):
     only(lines, "one BOS", "must not add another")
 
 
+@pytest.mark.slow
 def test_packing_with_leak(doctor):
     status, lines = doctor("--set", "sft.packing_strategy=wrapped")
     assert status == 1
     only(lines, "sft: no leak between packed documents", "set packing_strategy: bfd")
 
 
+@pytest.mark.slow
 def test_a_model_that_heeds_no_position_ids_leaks(doctor, monkeypatch):
     forward = NanoHFForCausalLM.forward
 
@@ -135,6 +141,7 @@ def test_a_model_that_heeds_no_position_ids_leaks(doctor, monkeypatch):
     only([line for line in lines if "no leak" in line], "does not heed position_ids")
 
 
+@pytest.mark.slow
 def test_a_softcap_misnamed_in_the_input_model(doctor, tokenizer, model):
     plant("tokenizer", tokenizer)
     folder = plant("pretrain", tokenizer, model)
@@ -144,6 +151,7 @@ def test_a_softcap_misnamed_in_the_input_model(doctor, tokenizer, model):
     only(lines, "midtrain: config fields", "logit_softcapping", "no final_logit_softcapping")
 
 
+@pytest.mark.slow
 def test_a_softcap_misnamed_in_the_models_code(doctor, monkeypatch):
     """The model caps by a field that TRL does not know, as in an edited copy of modeling_nanohf.py."""
     init = NanoHFForCausalLM.__init__
@@ -165,18 +173,21 @@ def test_a_softcap_misnamed_in_the_models_code(doctor, monkeypatch):
     only(lines, "trainer loss = model loss", "final_logit_softcapping")
 
 
+@pytest.mark.slow
 def test_rows_all_longer_than_max_length(doctor):
     status, lines = doctor("--set", "midtrain.max_length=12")
     assert status == 1
     only(lines, "midtrain: rows longer than max_length (100%; max_length=12", "every row is cut")
 
 
+@pytest.mark.slow
 def test_some_rows_longer_than_max_length(doctor):
     status, lines = doctor("--set", "midtrain.max_length=48")
     assert status == 0
     assert any("midtrain: rows longer than max_length" in line and "cut off" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_constant_reward(doctor, monkeypatch):
     monkeypatch.setattr(problems, "correct_answer", lambda tokenizer: lambda answer, **_: [1.0] * len(answer))
     status, lines = doctor()
@@ -184,6 +195,7 @@ def test_a_constant_reward(doctor, monkeypatch):
     only(lines, "grpo: reward (right answers 1.00, wrong ones 1.00", "constant")
 
 
+@pytest.mark.slow
 def test_a_tokenizer_from_another_run(doctor, tokenizer, model):
     other = train_tokenizer([row["text"] for row in world.rows("documents", "train", 300, seed=5)], 448)
     plant("tokenizer", other)
@@ -193,6 +205,7 @@ def test_a_tokenizer_from_another_run(doctor, tokenizer, model):
     only(lines, "midtrain: tokenizer", "the model's has 512 tokens", "the run's 448", "another run")
 
 
+@pytest.mark.slow
 def test_a_tokenizer_larger_than_the_model(doctor, tokenizer, model):
     plant("tokenizer", tokenizer)
     folder = plant("pretrain", tokenizer, model)
@@ -205,6 +218,7 @@ def test_a_tokenizer_larger_than_the_model(doctor, tokenizer, model):
 MISSING = ["--set", "grpo.dataset=nobody/not-there"]
 
 
+@pytest.mark.slow
 def test_a_hub_id_that_does_not_exist(doctor, monkeypatch):
     def absent(dataset, config):
         raise DatasetNotFoundError(f"Dataset '{dataset}' doesn't exist on the Hub or cannot be accessed.")
@@ -215,6 +229,7 @@ def test_a_hub_id_that_does_not_exist(doctor, monkeypatch):
     only(lines, "grpo: source nobody/not-there (missing)", "spelling")
 
 
+@pytest.mark.slow
 def test_offline_a_hub_id_cannot_be_checked(doctor, monkeypatch):
     def no_network(dataset, config):
         raise ConnectionError("Couldn't reach the Hub")
@@ -246,6 +261,7 @@ def test_hub_ids_on_a_hub(tmp_path):
     assert split.startswith("fail  grpo: source openai/gsm8k main (no split tset)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["midtrian", "./nowhere/model"])
 def test_an_input_model_that_is_not_there(doctor, name, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -254,6 +270,7 @@ def test_an_input_model_that_is_not_there(doctor, name, monkeypatch):
     only(lines, f"sft: source {name} (missing)", f"model_name_or_path='{name}'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["assistant_only_loss=false", "packing=false", "per_device_train_batch_size=4"])
 def test_other_sound_settings_pass(doctor, setting):
     status, lines = doctor("--set", f"sft.{setting}")
@@ -262,6 +279,7 @@ def test_other_sound_settings_pass(doctor, setting):
     assert warned == ("assistant_only_loss" in setting)
 
 
+@pytest.mark.slow
 def test_too_little_disk(doctor, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: USAGE(10**9, 10**9 - 10**6, 10**6))
     status, lines = doctor()
@@ -269,6 +287,7 @@ def test_too_little_disk(doctor, monkeypatch):
     only(lines, "run: disk (", "of 1 MB free", "too little disk")
 
 
+@pytest.mark.slow
 def test_too_little_memory(doctor, monkeypatch):
     monkeypatch.setattr(resources, "available_memory", lambda cuda: 10**6)
     status, lines = doctor()
@@ -276,6 +295,7 @@ def test_too_little_memory(doctor, monkeypatch):
     only(lines, "memory (about", "of 1 MB free", "per_device_train_batch_size")
 
 
+@pytest.mark.slow
 def test_weights_that_are_broken(doctor, tokenizer, model):
     plant("tokenizer", tokenizer)
     with torch.no_grad():
@@ -286,6 +306,7 @@ def test_weights_that_are_broken(doctor, tokenizer, model):
     assert any("finite loss of the longest row" in line and "nan" in line for line in fails(lines))
 
 
+@pytest.mark.slow
 def test_a_check_that_crashes_is_a_failure_and_the_others_go_on(doctor, monkeypatch):
     def broken(*args):
         raise ZeroDivisionError("division by zero\nand more")

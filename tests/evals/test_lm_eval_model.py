@@ -14,6 +14,7 @@ from nanohf.stages import evaluate
 RECIPE = Path(__file__).parents[2] / "recipes/demo/evaluate.yaml"
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said_before_the_first_stage_is_scored(tmp_path):
     runs.finish(a_recipe(tmp_path, "pretrain"), FIGURES, lambda folder: None)  # no model in it: loading it would fail
     argv = ["--config", str(RECIPE), "--run_dir", str(tmp_path), "--stages", "pretrain"]

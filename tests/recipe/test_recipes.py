@@ -216,6 +216,7 @@ def test_a_recipe_wins_over_our_defaults(tmp_path):
     assert load_recipe("sft", ["--config", str(ROOT / "recipes/demo/sft.yaml")]).trl.assistant_only_loss
 
 
+@pytest.mark.slow
 def test_a_stage_alone_gives_status_2_too(tmp_path):
     import subprocess
     import sys

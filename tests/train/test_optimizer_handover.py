@@ -112,6 +112,7 @@ def test_a_run_that_would_miss_it_is_refused_before_it_starts(tmp_path):
     check_carried({"pretrain": lost, "midtrain": midtrain}, ["midtrain"])
 
 
+@pytest.mark.slow
 def test_midtraining_goes_on_and_leaves_its_own(tmp_path, model, tokenizer, monkeypatch):
     """Also where it was killed between its last checkpoint and its end."""
 

@@ -162,6 +162,7 @@ def same(model, other) -> bool:
     return all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_step_that_is_not_finite_is_not_applied(accelerator, model, tokenizer, tmp_path, capsys, value):
     """Of four steps the last has a broken pass: weights and optimizer are those of three."""
@@ -202,6 +203,7 @@ def stop_after(model, passes: int) -> None:
     model.register_forward_pre_hook(hook)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_next_run_ends_as_if_it_had_not_been(accelerator, model, tokenizer, tmp_path, capsys):
     before = signal.getsignal(signal.SIGTERM)
     go, whole, _ = trainer(accelerator, model, tokenizer, tmp_path / "whole")
@@ -220,6 +222,7 @@ def test_sigterm_saves_and_the_next_run_ends_as_if_it_had_not_been(accelerator, 
     assert not same(resumed, stopped)
 
 
+@pytest.mark.slow
 def test_the_schedule_is_followed_and_gone_on_with(accelerator, model, tokenizer, tmp_path):
     """Stopped in its warmup: the rates to come follow from the recipe's, not from the last one."""
     config, seen = copy.copy(CONFIG), []

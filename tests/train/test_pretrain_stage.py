@@ -78,6 +78,7 @@ def weights(run: Path) -> dict:
     return load_file(run / "pretrain/model.safetensors")
 
 
+@pytest.mark.slow
 def test_two_processes_stopped_and_killed_end_as_if_they_had_not_been(folder):
     whole = Launch(folder, "whole", 2)
     stopped = Launch(folder, "stopped", 2)
@@ -108,6 +109,7 @@ def test_two_processes_stopped_and_killed_end_as_if_they_had_not_been(folder):
     assert record(folder / "alone")["world_size"] == 1
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_whole_run_stops_it_behind_a_checkpoint(tmp_path):
     options = ("--name", "stopped", "--until", "pretrain", "--set", "pretrain.max_steps=400")
     process = subprocess.Popen(

@@ -67,6 +67,7 @@ class AfterEachStep(TrainerCallback):
         self.look(state.global_step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_broken_micro_batch_leaves_out_its_step_and_nothing_else(model, tokenizer, tmp_path, capsys, value):
     """Of four steps the third is broken in its first micro-batch. Weights stay, schedule and data move on."""
@@ -92,6 +93,7 @@ def test_a_broken_micro_batch_leaves_out_its_step_and_nothing_else(model, tokeni
     assert losses[2] == pytest.approx(expected[3], abs=0.3)
 
 
+@pytest.mark.slow
 def test_many_in_a_row_end_it_with_the_last_good_checkpoint(model, tokenizer, tmp_path):
     trainer, _ = trainer_of(model, tokenizer, tmp_path, "--max_steps", "9", "--max_nonfinite_steps", "3")
     break_losses(trainer, {2, *range(7, 13)})  # step 1, then 4 to 6
@@ -118,6 +120,7 @@ def test_weights_that_are_not_finite_are_written_nowhere(model, tokenizer, tmp_p
     assert not (tmp_path / "sft").exists()
 
 
+@pytest.mark.slow
 def test_damaged_it_resumes_from_the_older_one_and_ends_the_same(model, tokenizer, tmp_path, capsys):
     """With a broken step before the checkpoint that is resumed from."""
     whole, _ = trainer_of(model, tokenizer, tmp_path, "--max_steps", "6", "--save_total_limit", "3")
@@ -140,6 +143,7 @@ def test_damaged_it_resumes_from_the_older_one_and_ends_the_same(model, tokenize
     assert newest_whole(tmp_path).name == "checkpoint-6"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", [1, 2])
 def test_with_other_processes_batch_and_steps_are_the_checkpoints(model, tokenizer, tmp_path, to, monkeypatch):
     """What two processes wrote, by its note: one now does twice the micro-batches, and stops where they would."""

@@ -92,6 +92,7 @@ def single(tmp_path, monkeypatch):
     return lambda **settings: two_processes.train(tmp_path, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [("ddp", "DistributedType.MULTI_CPU"), ("fsdp2", "DistributedType.FSDP")])
 def test_two_processes_are_one(runs, single, name, kind):
     one = single(**json.loads(SETTINGS))
@@ -108,6 +109,7 @@ def test_two_processes_are_one(runs, single, name, kind):
     assert one["losses"][-1] < 0.7 * one["losses"][0]
 
 
+@pytest.mark.slow
 def test_eight_passes_are_one(single):
     assert single(passes=8)["losses"] == pytest.approx(single()["losses"], abs=1e-5, rel=0)
 

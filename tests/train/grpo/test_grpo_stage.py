@@ -110,6 +110,7 @@ def whole(guesser, tmp_path_factory):
     return run_dir, *stage(guesser, run_dir, skip_settled=0.7)
 
 
+@pytest.mark.slow
 def test_killed_in_its_second_epoch_it_ends_as_if_it_had_not_been(guesser, whole, tmp_path):
     run_dir = tmp_path / "killed"
     process = subprocess.Popen(
@@ -151,6 +152,7 @@ def test_it_says_where_the_time_went(whole):
     assert f"| {seconds['generation'] / 12:.3f} |" in report
 
 
+@pytest.mark.slow
 def test_two_processes_share_pass_at_k_and_get_the_same(guesser, whole, tmp_path):
     config = ("--config_file", str(ROOT / "accelerate_configs/ddp.yaml"))
     two = ("--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0")
@@ -163,6 +165,7 @@ def test_two_processes_share_pass_at_k_and_get_the_same(guesser, whole, tmp_path
     assert len(record["rewards"]) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -99,6 +99,7 @@ def test_a_generation_that_serves_two_steps(folder):
     assert distance(mean, expected(trainer, steps[0][0], drawn(trainer, 1))) < 1e-5
 
 
+@pytest.mark.slow
 def test_two_processes(folder):
     """The last settings give each process one and a half groups."""
     settings = [
