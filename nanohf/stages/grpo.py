@@ -32,7 +32,8 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked
 def main(argv: list[str]) -> None:
     recipe = load_recipe("grpo", argv)
     stage = recipe.settings
-    args = training_arguments(recipe, str(runs.claim(recipe)))
+    args = training_arguments(recipe, str(runs.checkpoints(recipe.run_dir, recipe.stage)))
+    runs.claim(recipe)
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)

@@ -31,7 +31,8 @@ from nanohf.train.trl_arguments import training_arguments
 def main(argv: list[str]) -> None:
     recipe = load_recipe("sft", argv)
     stage = recipe.settings
-    args = training_arguments(recipe, str(runs.claim(recipe)))
+    args = training_arguments(recipe, str(runs.checkpoints(recipe.run_dir, recipe.stage)))
+    runs.claim(recipe)
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
     model = with_lora(stage, starting_model(source))

@@ -24,8 +24,12 @@ def training_arguments(recipe: Recipe, output_dir: str) -> SFTConfig | GRPOConfi
     """TRL's config for a stage. Pushing is off: a finished stage is pushed once, with its card, by nanohf.hub.
 
     Raises:
-        RecipeError: TRL refuses a value, or a combination of them.
+        RecipeError: TRL refuses a value, or a combination of them; vLLM without a GPU.
     """
+    if getattr(recipe.trl, "use_vllm", False) and not torch.cuda.is_available():
+        raise RecipeError(
+            f"{recipe.path}: use_vllm needs a CUDA GPU; without it the engine of nanohf generates, on any device"
+        )
     settings = asdict(recipe.trl)
     if settings["bf16"] is None:
         settings["bf16"] = bool(multiplies_bf16(device_type()))
@@ -49,8 +53,6 @@ def check_arguments(recipes: list[Recipe]) -> None:
             training_arguments(recipe, output_dir=str(recipe.run_dir))
         except RecipeError as error:
             errors += error.messages
-        if getattr(recipe.trl, "use_vllm", False) and not torch.cuda.is_available():
-            errors.append("use_vllm needs a CUDA GPU; without it the engine of nanohf generates, on any device")
     if errors:
         raise RecipeError(errors)
 

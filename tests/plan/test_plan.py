@@ -8,8 +8,9 @@ from argparse import ArgumentParser
 
 import pytest
 
+from nanohf import console
 from nanohf.plan.plan_text import add_arguments, main, plan, render, table
-from nanohf.plan.recipe_plan import of_recipes
+from nanohf.plan.recipe_plan import recipe_plan
 from nanohf.runs.ledger import last_speeds
 from nanohf.scaling import horizon
 from nanohf.scaling import parameters as counts
@@ -239,7 +240,7 @@ def test_table():
 def run(*argv, recipe=None):
     parser = ArgumentParser("nanohf plan")
     add_arguments(parser)
-    return main(parser.parse_args(argv), recipe)
+    return console.exit_status(lambda: main(parser.parse_args(argv), recipe))
 
 
 def test_command(tmp_path, capsys):
@@ -281,7 +282,7 @@ RECIPES = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_by_hand(name):
-    planned = plan(**of_recipes(f"recipes/{name}"))
+    planned = plan(**recipe_plan(f"recipes/{name}"))
     by_hand = dict(RECIPES[name])
     assert planned.parameters.total == by_hand.pop("parameters")
     assert {stage: (planned.stages[stage].steps, planned.stages[stage].tokens) for stage in by_hand} == by_hand

@@ -1,8 +1,10 @@
 """A run's folder: what is done, what may go on, and that nothing is lost."""
 
 import json
+from dataclasses import asdict
 
 import pytest
+from finished_stage import evaluate, finish, recipe_of
 
 from nanohf.errors import RecipeError
 from nanohf.report.run_report import write_report
@@ -13,31 +15,30 @@ def write(text):
     return lambda folder: (folder / "model.txt").write_text(text)
 
 
-def finish(run, stage="sft", text="weights"):
-    return runs.finish(run, stage, {"minutes": 1.0, "recipe": {"max_steps": 3}}, write(text))
-
-
 def test_a_stage_is_there_whole_or_not_at_all(tmp_path):
     def fail(folder):
         (folder / "model.txt").write_text("half")
         raise OSError("disk full")
 
-    runs.claim(tmp_path, "sft", {"max_steps": 3})
+    runs.claim(recipe_of(tmp_path, written={"max_steps": 3}))
     with pytest.raises(OSError, match="disk full"):
-        runs.finish(tmp_path, "sft", {}, fail)
+        finish(tmp_path, write=fail)
     assert runs.done(tmp_path, "sft") is None
     assert not (tmp_path / "sft").exists()
     assert runs.checkpoints(tmp_path, "sft").exists()
 
-    finish(tmp_path)
-    assert runs.done(tmp_path, "sft")["minutes"] == 1.0
+    finish(tmp_path, written={"max_steps": 3})
+    record = runs.done(tmp_path, "sft")
+    assert (record.minutes, record.recipe) == (1.0, {"max_steps": 3})
     assert not runs.checkpoints(tmp_path, "sft").exists()
-    assert json.loads((tmp_path / "ledger.jsonl").read_text())["stage"] == "sft"
+    line = json.loads((tmp_path / "ledger.jsonl").read_text())
+    assert line["stage"] == "sft"
+    assert line.items() <= asdict(record).items()
 
 
 def test_what_is_done_again_is_kept(tmp_path):
-    finish(tmp_path, text="old")
-    finish(tmp_path, text="new")
+    finish(tmp_path, write=write("old"))
+    finish(tmp_path, write=write("new"))
     assert (tmp_path / "sft/model.txt").read_text() == "new"
     (old,) = (tmp_path / "previous").glob("sft-*/model.txt")
     assert old.read_text() == "old"
@@ -46,36 +47,42 @@ def test_what_is_done_again_is_kept(tmp_path):
 
 
 def test_checkpoints_of_another_recipe_are_refused(tmp_path):
-    folder = runs.claim(tmp_path, "sft", {"max_steps": 3, "logging_steps": 1})
+    def claim(**written):
+        return runs.claim(recipe_of(tmp_path, written=written))
+
+    folder = claim(max_steps=3, logging_steps=1)
     (folder / "pass_at_k.json").write_text("[]")
-    runs.claim(tmp_path, "sft", {"max_steps": 3})
+    claim(max_steps=3)
     assert (folder / "pass_at_k.json").is_file()
-    runs.claim(tmp_path, "sft", {"max_steps": 4})  # nothing is lost yet
+    claim(max_steps=4)  # nothing is lost yet
     assert not (folder / "pass_at_k.json").exists()  # measured with other settings
     (folder / "checkpoint-1").mkdir()
-    runs.claim(tmp_path, "sft", {"max_steps": "4", "logging_steps": 2, "keep_optimizer": True})
+    claim(max_steps=4.0, logging_steps=2, keep_optimizer=True)
     with pytest.raises(RecipeError, match=r"another carry_optimizer, lr_scale, max_steps.*--from sft"):
-        runs.claim(tmp_path, "sft", {"max_steps": 5, "lr_scale": 1, "carry_optimizer": True})
+        claim(max_steps=5, lr_scale=1, carry_optimizer=True)
 
 
 def test_evaluate_is_done_while_the_stages_are_those_it_scored(tmp_path):
     finish(tmp_path)
-    results = {"finished": {"sft": runs.done(tmp_path, "sft")["finished"]}}
-    assert runs.done(tmp_path, "evaluate") is None
-    runs.write_json(tmp_path / "results.json", results)
-    assert runs.done(tmp_path, "evaluate") == results
-    runs.write_json(tmp_path / "results.json", {"finished": {"sft": "before"}})
-    assert runs.done(tmp_path, "evaluate") is None
+    assert runs.evaluated(tmp_path) is None
+    assert not runs.is_done(tmp_path, "evaluate")
+    results = evaluate(tmp_path, {"sft": {"parameters": 5}})
+    assert runs.evaluated(tmp_path) == results
+    assert runs.is_done(tmp_path, "evaluate")
+    line = json.loads((tmp_path / "ledger.jsonl").read_text().splitlines()[-1])
+    assert (line["stage"], line["minutes"], line["parameters"]) == ("evaluate", 7.0, 5)
+    evaluate(tmp_path, {"sft": {"parameters": 5}}, finished={"sft": "before"})
+    assert runs.evaluated(tmp_path) is None
+    assert not runs.is_done(tmp_path, "evaluate")
     assert runs.set_aside(tmp_path, "evaluate").is_file()
 
 
 def test_the_report_leaves_out_scores_of_a_predecessor(tmp_path):
-    record = {"minutes": 1.0, "tokens": 9, "metric": "loss", "before": 2.0, "after": 1.0, "recipe": {}}
-    runs.finish(tmp_path, "sft", record, write("weights"))
+    finish(tmp_path, tokens=9)
     scores = {"bpb": 0.5, "pass_at_k": {"n": 9, "num_samples": 1, "pass@1": [0.1, 0.0, 0.2]}, "tasks": {}}
-    results = {"stages": {"sft": scores}, "conversation": "", "minutes": 7.0}
-    for finished, scored in ((runs.done(tmp_path, "sft")["finished"], True), ("before", False)):
-        runs.write_json(tmp_path / "results.json", results | {"finished": {"sft": finished}})
+    scores["parameters"] = 5
+    for finished, scored in ((runs.done(tmp_path, "sft").finished, True), ("before", False)):
+        evaluate(tmp_path, {"sft": scores}, finished={"sft": finished})
         assert ("| sft | 0.5000 |" in write_report(tmp_path)) == scored
 
 

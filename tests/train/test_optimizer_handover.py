@@ -4,20 +4,25 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+import yaml
+from finished_stage import finish
 from safetensors.torch import load_file
 
+from nanohf.data.chat_source import ChatSource
 from nanohf.errors import RecipeError
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.named_state import named_state
 from nanohf.pipeline import check_carried
+from nanohf.recipe.loading import Recipe, load_recipe
+from nanohf.recipe.post_training_schemas import ChatConfig
 from nanohf.recipe.schemas import PretrainConfig
 from nanohf.runs import run_folder as runs
 from nanohf.stages import sft
 from nanohf.train.optimizer_handover import carry_over, save_moments
-from nanohf.train.post_training import ChatStage
 
 STEPS = 3
+SOURCE = {"dataset": "builtin", "config": "problems", "rows": 5, "converter": "gsm8k"}
 
 
 def steps(model, optimizer, number: int) -> None:
@@ -85,23 +90,29 @@ def test_state_that_is_not_there_or_of_another_model(tmp_path):
 
 @pytest.mark.parametrize("key", ["carry_optimizer", "keep_optimizer"])
 @pytest.mark.parametrize("other", [{"use_peft": True}, {"optimizer": "trl"}])
-def test_only_our_optimizer_over_the_whole_model(key, other):
+def test_only_our_optimizer_over_the_whole_model(tmp_path, key, other):
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump({"mixture": [SOURCE], "eval_mixture": [SOURCE], key: True} | other))
     with pytest.raises(RecipeError, match=f"{key} is for our optimizer over the whole model"):
-        ChatStage(**{key: True}, **other)
+        load_recipe("sft", ["--config", str(tmp_path / "sft.yaml")])
 
 
 def test_a_run_that_would_miss_it_is_refused_before_it_starts(tmp_path):
-    source = {"dataset": "builtin", "config": "problems", "rows": 5, "converter": "gsm8k"}
-    kept, lost = (PretrainConfig(run_dir=str(tmp_path), keep_optimizer=keep) for keep in (True, False))
-    midtrain = ChatStage(str(tmp_path), carry_optimizer=True, mixture=[source], eval_mixture=[source])
-    check_carried({"pretrain": (kept,), "midtrain": (midtrain,)}, ["pretrain", "midtrain"])
+    def recipe(stage, settings):
+        return Recipe(stage, tmp_path / f"{stage}.yaml", {}, settings)
+
+    source, run_dir = ChatSource(**SOURCE), str(tmp_path)
+    pretrain = (PretrainConfig(run_dir=run_dir, keep_optimizer=keep) for keep in (True, False))
+    kept, lost = (recipe("pretrain", settings) for settings in pretrain)
+    settings = ChatConfig(run_dir, carry_optimizer=True, mixture=[source], eval_mixture=[source])
+    midtrain = recipe("midtrain", settings)
+    check_carried({"pretrain": kept, "midtrain": midtrain}, ["pretrain", "midtrain"])
     with pytest.raises(RecipeError, match="keep_optimizer: true in pretrain's recipe"):
-        check_carried({"pretrain": (lost,), "midtrain": (midtrain,)}, ["pretrain", "midtrain"])
-    with pytest.raises(RecipeError, match="kept no optimizer state; do it again: --from pretrain"):
-        check_carried({"pretrain": (kept,), "midtrain": (midtrain,)}, ["midtrain"])
+        check_carried({"pretrain": lost, "midtrain": midtrain}, ["pretrain", "midtrain"])
+    with pytest.raises(RecipeError, match="kept no optimizer state; run it again: --from pretrain"):
+        check_carried({"pretrain": kept, "midtrain": midtrain}, ["midtrain"])
     (tmp_path / "pretrain").mkdir()
     left_by_pretraining(tmp_path / "pretrain", tiny())
-    check_carried({"pretrain": (lost,), "midtrain": (midtrain,)}, ["midtrain"])
+    check_carried({"pretrain": lost, "midtrain": midtrain}, ["midtrain"])
 
 
 def test_midtraining_goes_on_and_leaves_its_own(tmp_path, model, tokenizer, monkeypatch):
@@ -112,7 +123,7 @@ def test_midtraining_goes_on_and_leaves_its_own(tmp_path, model, tokenizer, monk
         tokenizer.save_pretrained(folder)
         left_by_pretraining(folder, model)
 
-    runs.finish(tmp_path, "pretrain", {}, write)
+    finish(tmp_path, "pretrain", write)
     row = "{dataset: builtin, config: problems, rows: 20, converter: gsm8k}"
     (tmp_path / "midtrain.yaml").write_text(f"""
 stage: midtrain

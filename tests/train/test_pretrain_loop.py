@@ -4,6 +4,7 @@ import copy
 import math
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -17,7 +18,7 @@ from nanohf.errors import RecipeError
 from nanohf.hardware import device as hardware
 from nanohf.hardware.device import choose_precision, compiled, peak_flops, use_onednn
 from nanohf.optim.groups import build_optimizer
-from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import load_recipe
 from nanohf.recipe.schemas import PretrainConfig
 from nanohf.scaling.flops import flops_per_token
 from nanohf.tokenizer.train_bpe import encode_documents
@@ -46,10 +47,10 @@ def test_the_launcher_then_the_recipe_then_the_machine(monkeypatch, capsys, laun
 def test_a_bare_no_in_yaml_means_no(tmp_path):
     recipe_file = tmp_path / "pretrain.yaml"
     recipe_file.write_text("mixed_precision: no\n")
-    assert recipe.load("pretrain", ["--config", str(recipe_file)])[0].mixed_precision == "no"
+    assert load_recipe("pretrain", ["--config", str(recipe_file)]).settings.mixed_precision == "no"
     recipe_file.write_text("mixed_precision: fp16\n")
     with pytest.raises(RecipeError, match="must be auto, no or bf16"):
-        recipe.load("pretrain", ["--config", str(recipe_file)])
+        load_recipe("pretrain", ["--config", str(recipe_file)])
 
 
 def test_fp16_is_refused(monkeypatch):
@@ -218,8 +219,7 @@ def test_sigterm_saves_and_the_next_run_ends_as_if_it_had_not_been(accelerator, 
 
 def test_the_schedule_is_followed_and_gone_on_with(accelerator, model, tokenizer, tmp_path):
     """Stopped in its warmup: the rates to come follow from the recipe's, not from the last one."""
-    config, seen = copy.copy(CONFIG), []
-    config.warmup_steps, config.warmdown_ratio = 2, 0.5
+    config, seen = replace(CONFIG, warmup_steps=2, warmdown_ratio=0.5), []
     for stop in (True, False):
         go, trained, optimizer = trainer(accelerator, model, tokenizer, tmp_path, steps=8, config=config)
         wanted = {group["name"]: group["lr"] for group in optimizer.param_groups}
@@ -234,8 +234,7 @@ def test_the_schedule_is_followed_and_gone_on_with(accelerator, model, tokenizer
 
 
 def test_checkpoints_by_the_clock(accelerator, model, tokenizer, tmp_path):
-    config = copy.copy(CONFIG)
-    config.save_steps, config.save_minutes, config.save_total_limit = 1000, 1e-9, 3
+    config = replace(CONFIG, save_steps=1000, save_minutes=1e-9, save_total_limit=3)
     go, _, _ = trainer(accelerator, model, tokenizer, tmp_path, steps=4, config=config)
     (tmp_path / ".step-00000007.partial").mkdir()  # a killed run's
     go()

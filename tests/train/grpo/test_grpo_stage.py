@@ -139,7 +139,7 @@ def test_killed_in_its_second_epoch_it_ends_as_if_it_had_not_been(guesser, whole
 
 def test_it_says_where_the_time_went(whole):
     run_dir, record, _ = whole
-    seconds = record["seconds"]
+    seconds = record["seconds_by_phase"]
     assert set(seconds) == {"generation", "reward", "forward", "backward", "optimizer", "evaluation", "other"}
     assert all(s > 0 for s in seconds.values())
     assert seconds["evaluation"] >= sum(result["seconds"] for result in record["pass_at_k"]) * 0.99
@@ -147,7 +147,7 @@ def test_it_says_where_the_time_went(whole):
     assert training <= record["minutes"] * 60 * 1.01
     assert record["timed_steps"] == 12
     report = write_report(run_dir)
-    assert "| grpo, 12 steps | generation | reward | forward | backward | optimizer | other | a step |" in report
+    assert "| grpo, 12 steps | generation | reward | forward | backward | optimizer | other | all of a step |" in report
     assert f"| {seconds['generation'] / 12:.3f} |" in report
 
 
@@ -201,6 +201,7 @@ def test_a_nanochat_model_learns_too(guesser, tmp_path, monkeypatch):
 
 class TestVLLM:
     def test_it_needs_a_gpu(self, guesser, tmp_path, monkeypatch):
+        monkeypatch.setattr("nanohf.recipe.post_training_schemas.find_spec", lambda name: True)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(RecipeError, match="use_vllm needs a CUDA GPU"):
             grpo.main(command(guesser, tmp_path / "run", use_vllm=True, vllm_mode="colocate")[2:])
@@ -209,10 +210,9 @@ class TestVLLM:
     def test_it_needs_vllm(self, guesser, tmp_path, monkeypatch):
         if find_spec("vllm"):
             pytest.skip("it is installed here")
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr("nanohf.hardware.device.multiplies_bf16", lambda device: None)
         with pytest.raises(RecipeError, match="needs vLLM"):
-            grpo.main(command(guesser, tmp_path / "run", use_vllm=True, bf16=False, use_cpu=True)[2:])
+            grpo.main(command(guesser, tmp_path / "run", use_vllm=True)[2:])
+        assert not (tmp_path / "run").exists()
 
     @pytest.fixture
     def on_a_gpu(self, monkeypatch):
@@ -224,19 +224,21 @@ class TestVLLM:
             raise InterruptedError
 
         monkeypatch.setattr(grpo, "ProblemTrainer", trainer)
-        monkeypatch.setattr("nanohf.train.post_training.ProblemStage.wrong_with", lambda *_: [])
+        monkeypatch.setattr("nanohf.recipe.post_training_schemas.find_spec", lambda name: True)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         return made
+
+    def vllm(self, guesser, tmp_path, **changes) -> list[str]:
+        return command(guesser, tmp_path / "run", use_vllm=True, bf16=False, use_cpu=True, **changes)[2:]
 
     def test_it_generates_in_place_of_our_engine(self, guesser, tmp_path, on_a_gpu):
         convert(guesser / "model", tmp_path / "nanochat", "nanochat")
         with pytest.raises(InterruptedError):
-            grpo.main(
-                command(guesser, tmp_path / "run", model_name_or_path=str(tmp_path / "nanochat"), use_vllm=True)[2:]
-            )
+            grpo.main(self.vllm(guesser, tmp_path, model_name_or_path=str(tmp_path / "nanochat")))
         assert on_a_gpu["rollout_func"] is None
         assert on_a_gpu["args"].use_vllm
 
     def test_it_does_not_know_nanohf_models(self, guesser, tmp_path, on_a_gpu):
         with pytest.raises(RecipeError, match="nanohf convert"):
-            grpo.main(command(guesser, tmp_path / "run", use_vllm=True)[2:])
+            grpo.main(self.vllm(guesser, tmp_path))
         assert not on_a_gpu
