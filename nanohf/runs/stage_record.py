@@ -83,7 +83,8 @@ class StageRecord(_Written):
     mfu: float | None = None
     loader_share: float | None = None  # of the time, spent waiting for text
     empty_documents: int | None = None
-    cropped: float | None = None  # share of the tokens read that no row held
+    epochs: float | None = None  # how often the text was read; None where its size is not known
+    aligned: float | None = None  # share of the rows that begin with a document
     continued: float | None = None  # share of the tokens that stand apart from their document's beginning
     skipped_files: list[str] = field(default_factory=list)
 

@@ -5,8 +5,7 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
-from nanohf import console
-from nanohf.data.packing import furthest
+from nanohf.data.packing import dealt
 from nanohf.runs.checkpoint_files import last_good, numbered, put_in_place
 from nanohf.runs.stage_record import write_json
 from nanohf.train.finite_weights import refuse_nonfinite
@@ -53,7 +52,7 @@ def progress_of(checkpoint: Path) -> dict:
 def load_checkpoint(accelerator, loader, checkpoint: Path) -> dict:
     """Restores model, optimizer, random states and the loader of this process. Returns the progress.
 
-    With another number of processes than wrote it, text continues behind the last document that any of them had read.
+    With another number of processes than wrote it, what waited on those is dealt out: nothing is lost or read twice.
     """
     with plain_names(accelerator):
         accelerator.load_state(str(checkpoint))
@@ -63,8 +62,7 @@ def load_checkpoint(accelerator, loader, checkpoint: Path) -> dict:
     if before == now:
         loader.load_state_dict(loaders[accelerator.process_index])
     else:
-        console.progress("documents that waited for a row on one of the processes before are skipped")
-        loader.load_state_dict(furthest(loaders))
+        loader.load_state_dict(dealt(loaders, accelerator.process_index, now))
     return state
 
 

@@ -122,6 +122,10 @@ class Pretraining:
     speed: Speedometer | None = None
 
     def run(self) -> dict | None:
+        if epoch := self.loader.epoch_tokens():
+            console.progress(
+                f"text: about {epoch:,} tokens per epoch: the horizon is {self.horizon.tokens / epoch:.2f} epochs"
+            )
         self.started = time.perf_counter() - self.position.seconds
         self.saved = time.monotonic()
         self.model.train()
@@ -168,7 +172,9 @@ class Pretraining:
 
     def log(self, step: Step) -> None:
         number = self.position.step
-        speed = self.speed.step(number, self.horizon.batch_tokens, loss=step.loss, lr_factor=self.factor)
+        epochs = self.loader.epochs() or 0.0
+        past_one = {"epoch": epochs} if epochs > 1 else {}
+        speed = self.speed.step(number, self.horizon.batch_tokens, loss=step.loss, lr_factor=self.factor, **past_one)
         values = {"loss": step.loss, "grad_norm": step.norm, "lr_factor": self.factor}
         self.accelerator.log(values | speed, step=number)
 
@@ -207,14 +213,15 @@ class Pretraining:
         seconds = time.perf_counter() - self.started
         shares, empty = self.loader.shares(), self.loader.place["empty"]
         waited = self.loader.seconds / self.speed.seconds if self.speed.seconds else 0.0
+        epochs = self.loader.epochs()
         console.progress(
-            f"text: {shares['cropped']:.2%} of the tokens dropped, {shares['continued']:.2%} apart from their "
-            f"document's beginning, none padded; {empty:,} empty documents; {waited:.2%} of the time waiting for it"
+            f"text: {f'{epochs:.2f} epochs, ' if epochs else ''}{shares['aligned']:.2%} of the rows begin with a "
+            f"document, {shares['continued']:.2%} of the tokens stand apart from its beginning, nothing is dropped or "
+            f"padded; {empty:,} empty documents; {waited:.2%} of the time waiting for it"
         )
         return {
             "minutes": seconds / 60,
             "tokens": self.position.tokens,
-            "num_processes": self.accelerator.num_processes,
             "tokens_per_second": self.speed.mean,
             "mfu": self.speed.mfu(self.speed.mean),
             "before": self.position.before,
@@ -222,6 +229,7 @@ class Pretraining:
             "nonfinite_steps": self.position.nonfinite,
             "loader_share": waited,
             "empty_documents": empty,
+            "epochs": epochs,
             **shares,
         }
 
