@@ -4,7 +4,7 @@ from nanohf.data.gsm8k import final_answer
 from nanohf.data.word_problems import problems, prompt_ids
 from nanohf.doctor.check_result import Result
 from nanohf.generation.engine import Engine
-from nanohf.train.grpo.trainer import correct_answer
+from nanohf.train.grpo.reward import reward_func
 
 PROBLEMS = 8
 GROUPS = 4
@@ -18,7 +18,7 @@ def few(stage):
 
 def reward_tells(tokenizer, rows, sampled: bool) -> Result:
     """The dataset's own answers must earn 1, a wrong number 0."""
-    reward, answers = correct_answer(tokenizer), rows["answer"]
+    reward, answers = reward_func(tokenizer), rows["answer"]
     wrong = [f"#### {wrong_number(final_answer(answer))}" for answer in answers]
     of_right, of_wrong = (
         reward(completion_ids=[tokenizer.encode(t, add_special_tokens=False) for t in texts], answer=answers)
@@ -51,7 +51,7 @@ def spread(tokenizer, model, rows, args) -> Result:
         args.top_k,
         seed=args.seed,
     )
-    reward = correct_answer(tokenizer)
+    reward = reward_func(tokenizer)
     rewards = [
         reward(completion_ids=[c.ids for c in group], answer=[row["answer"]] * len(group))
         for group, row in zip(groups, rows, strict=False)
