@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from nanohf.errors import RecipeError
-from nanohf.recipe.loading import STAGES
+from nanohf.recipe.stage_names import MODEL_STAGES
 from nanohf.runs import run_folder as runs
 from nanohf.tokenizer.render import SHOWN
 
@@ -46,7 +46,7 @@ def chat(model: str, prompt: str | None, temperature: float, max_new_tokens: int
 
 def last_stage(model: str) -> str:
     """A run's folder to the folder of its last trained stage; anything else stays what it is."""
-    finished = [stage for stage in STAGES[1:-1] if runs.done(model, stage)]
+    finished = [stage for stage in MODEL_STAGES if runs.done(model, stage)]
     if finished:
         return str(Path(model) / finished[-1])
     if Path(model).is_dir() and not (Path(model) / "config.json").is_file():

@@ -9,13 +9,12 @@ of pretraining, mixed in so that they are not forgotten, are a source too (conve
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 from datasets import Dataset, Features, IterableDataset, List, Value
 
 from nanohf.data import gsm8k, identity
+from nanohf.data.chat_source import ChatSource
 from nanohf.data.sources import examples, text_stream
 
 LETTERS = "ABCDEFGHIJ"
@@ -26,71 +25,14 @@ FAULT = Features({"fault": Value("string")})  # why a row is left out; empty if 
 QUESTION = ("instruction", "prompt", "question")
 INPUT = ("input", "context")
 ANSWER = ("output", "response", "answer", "completion")
-DOCUMENT = "document"
 
 
-@dataclass
-class Source:
-    """One line of a mixture: which examples, how they become conversations, and how often they are seen.
-
-    dataset: builtin, a folder or a Hub id, for converter=identity a YAML file; config: its configuration;
-    columns: {what the converter wants: what it is called here}, if the names differ; rows: only the first so many;
-    epochs: how often each is seen, 0.5 the first half only once, 2.5 the first half three times;
-    share: converter=document only, instead of rows: this share of the mixture's tokens, 0.2 for a fifth.
-    """
-
-    dataset: str
-    converter: str
-    config: str | None = None
-    split: str = "train"
-    columns: dict[str, str] | None = None
-    rows: int | None = None
-    epochs: float = 1.0
-    share: float | None = None
-
-    def __post_init__(self):
-        if self.converter not in (*CONVERTERS, DOCUMENT):
-            raise ValueError(f"converter={self.converter!r} must be one of {', '.join((*CONVERTERS, DOCUMENT))}")
-        if self.epochs <= 0:
-            raise ValueError(f"epochs={self.epochs} must be above 0; leave the source out instead")
-        if self.is_document:
-            if (self.rows is None) == (self.share is None):
-                raise ValueError("converter=document needs rows, a number of documents, or share, one of the two")
-            if self.split not in ("train", "validation"):
-                raise ValueError(f"split={self.split!r} must be train or validation, pretraining's two")
-        if self.share is not None:
-            if not self.is_document or self.epochs != 1:
-                raise ValueError("share is for converter=document without epochs; conversations have rows and epochs")
-            if not 0 < self.share < 1:
-                raise ValueError(f"share={self.share} must be between 0 and 1: 0.2 is a fifth of the mixture's tokens")
-        if self.converter == "identity":
-            if self.split != "train":
-                raise ValueError(f"split={self.split!r}: an identity file is for training only")
-            identity.load(self.dataset)
-        elif self.dataset.endswith(identity.SUFFIXES):
-            raise ValueError(f"{self.dataset} is a YAML file, which only converter=identity reads")
-
-    @property
-    def is_document(self) -> bool:
-        return self.converter == DOCUMENT
-
-    @property
-    def text_column(self) -> str:
-        return (self.columns or {}).get("text", "text")
-
-    @property
-    def name(self) -> str:
-        if self.converter == "identity":
-            return Path(self.dataset).name
-        return " ".join(filter(None, (self.dataset, self.config or (self.is_document and "documents"), self.split)))
-
-
-def documents(source: Source) -> IterableDataset:
+def documents(source: ChatSource) -> IterableDataset:
     """A document source's texts, {"text": str}, from the beginning of what pretraining reads."""
     return text_stream(source.dataset, source.split, source.config, source.text_column)
 
 
-def conversations(source: Source) -> tuple[Dataset, list[str]]:
+def conversations(source: ChatSource) -> tuple[Dataset, list[str]]:
     """A source's conversations, and for each row left out its number, counted from 0, and what is wrong with it."""
     table = _table(source)
     try:
@@ -116,7 +58,7 @@ def conversations(source: Source) -> tuple[Dataset, list[str]]:
     return table.remove_columns("fault"), described
 
 
-def _table(source: Source) -> Dataset:
+def _table(source: ChatSource) -> Dataset:
     """A source's rows, with the columns that its converter wants."""
     if source.converter == "identity":
         return Dataset.from_list(list(identity.rows(source.dataset, source.rows)))
@@ -235,7 +177,7 @@ def _exchange(question: str, answer: str) -> dict:
     return {"messages": messages}
 
 
-CONVERTERS: dict[str, Callable[[dict], dict]] = {
+CONVERTERS: dict[str, Callable[[dict], dict]] = {  # for the names in chat_source.CONVERTERS
     "messages": from_messages,
     "gsm8k": gsm8k.conversation,
     "mmlu": from_mmlu,

@@ -8,6 +8,7 @@ division of integers that comes out even stays an exact integer.
 
 import operator
 import re
+from collections.abc import Callable
 from decimal import Decimal
 
 MAX_LENGTH = 256  # characters
@@ -42,7 +43,8 @@ def calculate(expression: str) -> str | None:
 
 def _tokens(expression: str) -> list[Token]:
     """Numbers as values, operators as strings; `"text".count("part")` is a number already."""
-    tokens, at = [], 0
+    tokens: list[Token] = []
+    at = 0
     while at < len(expression):
         match = TOKEN.match(expression, at)
         if match is None:
@@ -63,7 +65,9 @@ def _divide(a: Number, b: Number) -> Number:
     return a // b if even else a / b
 
 
-BINARY = {  # operator: (precedence, function); `**` binds tighter than a sign and has its own rule
+BINARY: dict[
+    Token, tuple[int, Callable[[Number, Number], Number]]
+] = {  # operator: (precedence, function); `**` binds tighter than a sign and has its own rule
     "+": (1, operator.add),
     "-": (1, operator.sub),
     "*": (2, operator.mul),
@@ -87,8 +91,9 @@ class _Parser:
 
     def expression(self, lowest: int = 1) -> Number:
         left = self.signed()
-        while self.peek() in BINARY and BINARY[self.peek()][0] >= lowest:
-            precedence, function = BINARY[self.take()]
+        while (operation := BINARY.get(self.peek())) and operation[0] >= lowest:
+            self.take()
+            precedence, function = operation
             left = _bounded(function(left, self.expression(precedence + 1)))
         return left
 

@@ -34,6 +34,9 @@ class Completion:
 class Engine:
     """Generates with a causal language model and its tokenizer (nanohf's special tokens).
 
+    The model's weights are read where they are, so an engine made before training serves it throughout. Prompts are
+    lists of token ids, lengths are in tokens, and `generate` gives one list of `Completion` per prompt.
+
     Args:
         calculator: answer python blocks. Without it the model has to write the output itself.
     """

@@ -330,7 +330,17 @@ class NanoHFModel(NanoHFPreTrainedModel):
 
 
 class NanoHFForCausalLM(NanoHFPreTrainedModel, GenerationMixin):
-    """NanoHFModel with an untied head; logits are capped: cap · tanh(logits / cap)."""
+    """NanoHFModel with an untied head; logits are capped: cap · tanh(logits / cap).
+
+    input_ids, attention_mask, position_ids and labels are (batch, seq); logits (batch, kept positions, vocab_size); the
+    loss is the mean cross-entropy in nats per label. `generate`, pipelines, Trainer and TRL take it as any causal
+    language model of transformers.
+
+    Raises:
+        ValueError: neither or both of input_ids and inputs_embeds, or the latter where there are value embeddings.
+
+    Source: nanochat's GPT of 2025-11 (https://github.com/karpathy/nanochat); see `NanoHFConfig` for the fields.
+    """
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # used if tie_word_embeddings is set
 

@@ -49,7 +49,21 @@ def plan(
 ) -> Plan:
     """Every number that follows from the dials; `render` prints them with their inputs.
 
-    stages: a recipe's own, in place of what follows from `inputs`. pretraining: as in `horizon.pretraining`.
+    Args:
+        depth: number of layers, at least 1; the width is 64 times that.
+        vocab_size: tokens in the vocabulary.
+        preset: "classic" or "modern", as in `NanoHFConfig.from_depth`.
+        chars_per_token: characters per token, from which the text to download follows.
+        inputs: what the stages after pretraining read; None: nanochat's.
+        num_attention_heads: None for the rule's.
+        stages: a recipe's own, in place of what follows from `inputs`.
+        assumed: lines for what a recipe does not say.
+        pretraining: as in `horizon.pretraining`.
+
+    Raises:
+        ValueError: a dial that is not positive, or an unknown preset.
+
+    Sources of the rules stand beside them in `nanohf.scaling`.
     """
     parameters = counts.parameters(depth, vocab_size, preset, num_attention_heads)
     pretrain = horizon.pretraining(parameters, **pretraining)

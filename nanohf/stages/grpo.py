@@ -18,22 +18,31 @@ from nanohf import console
 from nanohf.data.word_problems import problems, prompt_ids
 from nanohf.evals.pass_at_k import score, shown
 from nanohf.generation.engine import Engine
-from nanohf.hub.publish import publish
-from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.train.grpo.diagnosis import Diagnosis
 from nanohf.train.grpo.pass_at_k_callback import PassAtK
 from nanohf.train.grpo.reward import reward_func
 from nanohf.train.grpo.rollout import refuse_nanohf, rollout_func
 from nanohf.train.grpo.trainer import WordProblemTrainer
 from nanohf.train.lora import merged, with_lora
-from nanohf.train.post_training import Progress, make_optimizer, record_of, save, train, without_push
+from nanohf.train.post_training import Progress, figures_of, make_optimizer, resumed, save, train
+from nanohf.train.trl_arguments import training_arguments
 
 
 def main(argv: list[str]) -> None:
-    stage, args = recipe.load("grpo", argv)
-    publishing, args = args, without_push(args)
-    args.output_dir = str(runs.claim(stage.run_dir, "grpo", recipe.written(argv)))
+    recipe = load_recipe("grpo", argv)
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+        work(recipe)
+
+
+def work(recipe: Recipe) -> None:
+    stage = recipe.settings
+    args = training_arguments(recipe, output_dir=str(runs.checkpoints(recipe.run_dir, recipe.stage)))
+    runs.claim(recipe)
+    newest, state = resumed(stage, args, [stage.dataset])
 
     model, tokenizer = load_model(stage, args)
     engine = Engine(model, tokenizer)
@@ -50,6 +59,7 @@ def main(argv: list[str]) -> None:
         rollout_func=None if args.use_vllm else rollout_func(engine, args),
         optimizers=make_optimizer(stage, model),
         skip_settled=stage.skip_settled,
+        stage_state=state,
     )
     progress = Progress.attach(trainer)
     trainer.add_callback(Diagnosis())
@@ -59,14 +69,13 @@ def main(argv: list[str]) -> None:
     trainer.add_callback(pass_at_k)
 
     pass_at_k.now(0)
-    result = train(trainer)
+    result = train(trainer, newest)
     pass_at_k.now(trainer.state.global_step)
 
     if main_process:
         trainer.model = merged(trainer.model)
-        record = record_of(trainer) | result | learned(trainer, pass_at_k) | {"recipe": recipe.written(argv)}
-        folder = runs.finish(stage.run_dir, "grpo", record, partial(write_result, trainer, pass_at_k))
-        publish(publishing, "grpo", folder)
+        figures = figures_of(trainer) | result | learned(trainer, pass_at_k)
+        runs.finish(recipe, figures, partial(write_result, trainer, pass_at_k))
 
 
 def load_model(stage, args) -> tuple:
@@ -109,7 +118,7 @@ def learned(trainer: WordProblemTrainer, pass_at_k: PassAtK) -> dict:
         "pass_at_k": curve,
         "rewards": [[log["step"], log["reward"]] for log in trainer.state.log_history if "reward" in log],
         "timed_steps": trainer.clock.steps,
-        "seconds": trainer.clock.seconds,
+        "seconds_by_phase": dict(trainer.clock.seconds),
     }
 
 
@@ -119,4 +128,4 @@ def write_result(trainer: WordProblemTrainer, pass_at_k: PassAtK, folder: Path) 
 
 
 if __name__ == "__main__":
-    recipe.run_stage(main)
+    console.run_as_program(main)

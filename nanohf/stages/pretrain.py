@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from nanohf import console
 from nanohf.data.packing import PackedLoader
+from nanohf.data.source_state import source_state
 from nanohf.data.sources import skipped_files, text_stream
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.generation.engine import complete
@@ -26,20 +27,32 @@ from nanohf.hardware.device import (
     peak_memory,
     use_onednn,
 )
-from nanohf.hub.publish import publish
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.named_state import named_state
-from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.runs import run_folder as runs
+from nanohf.runs.checkpoint_files import last_good
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.scaling.flops import flops_per_token
 from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
+from nanohf.train.finite_weights import refuse_nonfinite
 from nanohf.train.optimizer_handover import save_moments
-from nanohf.train.pretrain_loop import build_model, derive_horizon, pretrain
+from nanohf.train.pretrain_checkpoints import progress_of
+from nanohf.train.pretrain_horizon import derive_horizon, kept_horizon
+from nanohf.train.pretrain_loop import build_model, pretrain
+from nanohf.train.resuming import chosen_checkpoint, warn_of_changed_data
 
 
 def main(argv: list[str]) -> None:
-    (config,) = recipe.load("pretrain", argv)
-    checkpoints = runs.claim(config.run_dir, "pretrain", recipe.written(argv))
+    recipe = load_recipe("pretrain", argv)
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+        work(recipe)
+
+
+def work(recipe: Recipe) -> None:
+    config = recipe.settings
+    checkpoints = runs.claim(recipe)
     accelerator = Accelerator(
         mixed_precision=choose_precision(config.mixed_precision, device_type()),
         log_with=None if config.report_to == "none" else config.report_to,
@@ -53,11 +66,19 @@ def main(argv: list[str]) -> None:
     model = build_model(config, tokenizer)
     parameters = model.num_parameters()
     console.progress(f"model: depth {config.depth}, {parameters:,} parameters, vocabulary {len(tokenizer):,}")
-    horizon = derive_horizon(config, len(tokenizer), accelerator.num_processes)
+    sources = source_state([config.dataset])
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    if newest := chosen_checkpoint(checkpoints):
+        progress = progress_of(newest)
+        horizon = kept_horizon(progress["horizon"], processes)
+        warn_of_changed_data(progress["sources"], sources)
+    else:
+        horizon = derive_horizon(config, len(tokenizer), processes)
 
-    load = partial(open_loader, config, tokenizer, accelerator)
-    batches = max(1, config.eval_tokens // (config.per_device_train_batch_size * config.max_length))
-    validation = list(islice(load("validation"), max(1, batches // accelerator.num_processes)))
+    # The same rows with any number of processes, shared out between them.
+    batches = max(processes, config.eval_tokens // (config.per_device_train_batch_size * config.max_length))
+    held_out = open_loader(config, tokenizer, "validation", config.per_device_train_batch_size)
+    validation = list(islice(held_out, batches))[rank::processes]
     optimizer = build_optimizer(
         model,
         lr_scale=horizon.lr_scale,
@@ -72,45 +93,44 @@ def main(argv: list[str]) -> None:
         accelerator,
         compiled(model, accelerator.device) if config.torch_compile else model,
         optimizer,
-        load("train"),
+        open_loader(config, tokenizer, "train", horizon.rows, rank, processes),
         horizon,
         config,
         checkpoints,
         measure=partial(measure, accelerator, tokenizer, validation, model),  # not compiled: its lengths vary
         peak_rate=peak_rate(accelerator, model, config.max_length),
+        sources=sources,
     )
 
     weights = accelerator.get_state_dict(model)  # of all processes, under FSDP
     moments = named_state(optimizer, model) if config.keep_optimizer else None  # likewise
     accelerator.end_training()
     if result and accelerator.is_main_process:
-        record = result | {
+        figures = result | {
             "depth": config.depth,
             "vocab_size": len(tokenizer),
             "parameters": parameters,
             "device": accelerator.device.type,
             "world_size": accelerator.num_processes,
-            "peak_memory": peak_memory(accelerator.device.type),
+            "peak_memory_bytes": peak_memory(accelerator.device.type),
             "mixed_precision": accelerator.mixed_precision,
             "metric": "bits per byte",
             "before": result["before"]["bpb"],
             "after": result["after"]["bpb"],
             "skipped_files": sorted(skipped_files),
-            "recipe": recipe.written(argv),
         }
         whole = build_model(config, tokenizer)
-        folder = runs.finish(config.run_dir, "pretrain", record, partial(save, whole, weights, tokenizer, moments))
-        publish(config, "pretrain", folder)
+        runs.finish(recipe, figures, partial(save, whole, weights, tokenizer, moments))
 
 
-def open_loader(config, tokenizer, accelerator, split: str) -> PackedLoader:
+def open_loader(config, tokenizer, split: str, rows: int, rank: int = 0, processes: int = 1) -> PackedLoader:
     return PackedLoader(
         text_stream(config.dataset, split, config.dataset_config, config.text_column),
         partial(encode_documents, tokenizer),
-        config.per_device_train_batch_size,
+        rows,
         config.max_length,
-        accelerator.process_index,
-        accelerator.num_processes,
+        rank,
+        processes,
     )
 
 
@@ -136,6 +156,7 @@ def measure(accelerator, tokenizer, validation: list[torch.Tensor], model, step:
 
 
 def save(model, weights: dict, tokenizer, moments: dict | None, folder) -> None:
+    refuse_nonfinite(weights.items(), "pretrain", last_good(runs.checkpoints(folder.parent, "pretrain")))
     model.load_state_dict(weights)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -144,4 +165,4 @@ def save(model, weights: dict, tokenizer, moments: dict | None, folder) -> None:
 
 
 if __name__ == "__main__":
-    recipe.run_stage(main)
+    console.run_as_program(main)

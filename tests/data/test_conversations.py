@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from nanohf.data import identity
+from nanohf.data.chat_source import ChatSource
 from nanohf.data.conversations import (
     MESSAGES,
-    Source,
     conversations,
     from_arc,
     from_instructions,
@@ -92,7 +92,7 @@ def test_arc(labels, key):
 
 def test_gsm8k(tmp_path):
     row = {"question": "How many?", "answer": "It is 2+3=<<2+3=5>>5.\n#### 5"}
-    table, _ = conversations(Source(write(tmp_path / "a", [row]), "gsm8k"))
+    table, _ = conversations(ChatSource(write(tmp_path / "a", [row]), "gsm8k"))
     reply = said("assistant", "It is 2+3=", ("python", "2+3"), ("python_output", "5"), "5.\n#### 5")
     assert table.to_list() == [{"messages": [said("user", "How many?"), reply]}]
 
@@ -100,10 +100,10 @@ def test_gsm8k(tmp_path):
 def test_columns_by_other_names(tmp_path):
     row = {"q": "Q?", "prompt": "no", "instruction": "no", "a": "A."}
     folder = write(tmp_path / "a", [row])
-    table, _ = conversations(Source(folder, "instructions", columns={"question": "q", "answer": "a"}))
+    table, _ = conversations(ChatSource(folder, "instructions", columns={"question": "q", "answer": "a"}))
     assert table.to_list() == [{"messages": [said("user", "Q?"), said("assistant", "A.")]}]
     with pytest.raises(ValueError, match="has no p; its columns are q, prompt, instruction, a"):
-        conversations(Source(folder, "instructions", columns={"question": "p"}))
+        conversations(ChatSource(folder, "instructions", columns={"question": "p"}))
 
 
 # ---------------------------------------------------------------- malformed rows
@@ -132,7 +132,7 @@ def odd(*said: tuple[str, str | None]) -> dict:
     ],
 )
 def test_a_malformed_row_is_left_out_and_reported(tmp_path, row, reason):
-    table, faults = conversations(Source(write(tmp_path / "a", [*GOOD[:3], row, *GOOD[3:], row]), "messages"))
+    table, faults = conversations(ChatSource(write(tmp_path / "a", [*GOOD[:3], row, *GOOD[3:], row]), "messages"))
     assert seen(table) == dict.fromkeys("abcdefgh", 1)
     assert len(faults) == 2
     assert faults[0].startswith(f"row 3: {reason}")
@@ -150,7 +150,7 @@ def test_a_malformed_row_is_left_out_and_reported(tmp_path, row, reason):
 def test_malformed_parts(tmp_path, parts, reason):
     sound = {"messages": [said("user", "a"), said("assistant", "b")]}
     row = {"messages": [said("user", "a"), said("assistant", *parts)]}
-    table, faults = conversations(Source(write(tmp_path / "a", [sound, row]), "messages"))
+    table, faults = conversations(ChatSource(write(tmp_path / "a", [sound, row]), "messages"))
     assert len(table) == 1
     assert faults == [f"row 1: {reason}"]
 
@@ -160,10 +160,10 @@ def test_malformed_rows_of_other_converters(tmp_path):
     arc = {"question": "?", "choices": {"text": ["a"], "label": ["1"]}, "answerKey": "1"}
     plain = {"prompt": "a", "response": "b"}
     sources = [
-        Source(write(tmp_path / "mmlu", [mmlu, mmlu | {"answer": -1}]), "mmlu"),
-        Source(write(tmp_path / "arc", [arc, arc | {"answerKey": "2"}]), "arc"),
-        Source(write(tmp_path / "plain", [plain, plain | {"response": None}, plain]), "instructions"),
-        Source(write(tmp_path / "gsm8k", [{"question": "a", "answer": a} for a in ("b", " ")]), "gsm8k"),
+        ChatSource(write(tmp_path / "mmlu", [mmlu, mmlu | {"answer": -1}]), "mmlu"),
+        ChatSource(write(tmp_path / "arc", [arc, arc | {"answerKey": "2"}]), "arc"),
+        ChatSource(write(tmp_path / "plain", [plain, plain | {"response": None}, plain]), "instructions"),
+        ChatSource(write(tmp_path / "gsm8k", [{"question": "a", "answer": a} for a in ("b", " ")]), "gsm8k"),
     ]
     assert [len(conversations(source)[1]) for source in sources] == [1, 1, 1, 1]
 
@@ -173,7 +173,7 @@ def test_a_source_that_is_mostly_malformed(tmp_path):
     with pytest.raises(
         ValueError, match=r"a train: 2 of 3 rows are malformed; row 0: message 2 \(assistant\) is empty"
     ):
-        conversations(Source(write(tmp_path / "a", [bad, GOOD[0], bad]), "messages"))
+        conversations(ChatSource(write(tmp_path / "a", [bad, GOOD[0], bad]), "messages"))
 
 
 # ---------------------------------------------------------------- identity
@@ -190,7 +190,7 @@ exchanges:
 
 def test_identity(tmp_path):
     (tmp_path / "who.yaml").write_text(WHO)
-    table, _ = conversations(Source(str(tmp_path / "who.yaml"), "identity"))
+    table, _ = conversations(ChatSource(str(tmp_path / "who.yaml"), "identity"))
     pairs = Counter((m[0]["content"][0]["text"], m[1]["content"][0]["text"]) for m in table["messages"])
     assert pairs == {
         ("Who are you?", "I am Pip."): 1,
@@ -244,17 +244,17 @@ def test_the_shipped_identity_is_sound():
 def test_a_faulty_identity_file(tmp_path, content, says):
     (tmp_path / "who.yml").write_text(content)
     with pytest.raises(ValueError, match=r"who\.yml") as error:
-        Source(str(tmp_path / "who.yml"), "identity")
+        ChatSource(str(tmp_path / "who.yml"), "identity")
     assert says in str(error.value)
 
 
 def test_identity_and_its_file_go_together(tmp_path):
     with pytest.raises(ValueError, match=r"identity file .*nowhere.yaml cannot be read: No such file"):
-        Source(str(tmp_path / "nowhere.yaml"), "identity")
+        ChatSource(str(tmp_path / "nowhere.yaml"), "identity")
     with pytest.raises(ValueError, match="only converter=identity reads"):
-        Source(str(ROOT / "recipes/identity.yaml"), "messages")
+        ChatSource(str(ROOT / "recipes/identity.yaml"), "messages")
     with pytest.raises(ValueError, match="for training only"):
-        Source(str(ROOT / "recipes/identity.yaml"), "identity", split="test")
+        ChatSource(str(ROOT / "recipes/identity.yaml"), "identity", split="test")
 
 
 # ---------------------------------------------------------------- mistakes
@@ -262,13 +262,13 @@ def test_identity_and_its_file_go_together(tmp_path):
 
 def test_unknown_converter():
     with pytest.raises(ValueError, match="converter='smoltalk' must be one of messages, gsm8k, mmlu, arc"):
-        Source("builtin", "smoltalk")
+        ChatSource("builtin", "smoltalk")
 
 
 @pytest.mark.parametrize("epochs", [0, -1.0])
 def test_no_epochs(epochs):
     with pytest.raises(ValueError, match="must be above 0"):
-        Source("builtin", "messages", epochs=epochs)
+        ChatSource("builtin", "messages", epochs=epochs)
 
 
 @pytest.mark.parametrize(
@@ -284,26 +284,26 @@ def test_no_epochs(epochs):
 )
 def test_documents_without_a_sound_amount(settings, says):
     with pytest.raises(ValueError, match=says):
-        Source("builtin", "document", **settings)
+        ChatSource("builtin", "document", **settings)
 
 
 def test_a_share_of_conversations():
     with pytest.raises(ValueError, match="share is for converter=document"):
-        Source("builtin", "messages", config="conversations", rows=5, share=0.1)
+        ChatSource("builtin", "messages", config="conversations", rows=5, share=0.1)
 
 
 @pytest.mark.parametrize("converter", ["gsm8k", "mmlu", "arc"])
 def test_a_converter_for_other_columns(tmp_path, converter):
     folder = write(tmp_path / "a", exchanges("a"))
     with pytest.raises(ValueError, match=r"question.*messages"):
-        conversations(Source(folder, converter))
+        conversations(ChatSource(folder, converter))
 
 
 def test_messages_without_messages():
     with pytest.raises(
         ValueError, match="has no 'messages' for converter='messages'; its columns are question, answer"
     ):
-        conversations(Source("builtin", "messages", config="problems", rows=2))
+        conversations(ChatSource("builtin", "messages", config="problems", rows=2))
 
 
 @pytest.mark.parametrize(
@@ -317,12 +317,12 @@ def test_messages_without_messages():
 )
 def test_instructions_with_other_columns(tmp_path, row, says):
     with pytest.raises(ValueError, match=says):
-        conversations(Source(write(tmp_path / "a", [row]), "instructions"))
+        conversations(ChatSource(write(tmp_path / "a", [row]), "instructions"))
 
 
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="is no folder and no Hub id"):
-        conversations(Source(str(tmp_path / "nowhere"), "messages"))
+        conversations(ChatSource(str(tmp_path / "nowhere"), "messages"))
 
 
 # ---------------------------------------------------------------- real data
@@ -342,7 +342,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 )
 def test_real_data_through_its_converter(tokenizer, name, converter, config, split):
     folder = str(Path(REAL) / name)
-    table, faults = conversations(Source(folder, converter, config=config, split=split))
+    table, faults = conversations(ChatSource(folder, converter, config=config, split=split))
     assert not faults
     assert len(table) == len(examples(folder, split, config)) > 1000
     assert table.features == MESSAGES

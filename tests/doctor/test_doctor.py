@@ -1,6 +1,5 @@
 """Each fault, planted in a copy of the demo recipe, is caught with a message of its own; the sound recipe passes."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets.exceptions import DatasetNotFoundError
+from records import a_record
 from small_run import ROOT, SMALL
 
 from nanohf.cli import main
@@ -21,8 +21,10 @@ from nanohf.doctor import source_checks as sources
 from nanohf.doctor import word_problem_checks as problems
 from nanohf.doctor.resource_checks import quick
 from nanohf.model import NanoHFForCausalLM
-from nanohf.pipeline import check, look, recipe_folder, stage_arguments
-from nanohf.recipe.loading import STAGES
+from nanohf.pipeline import check_resources
+from nanohf.recipe.loading import Recipe
+from nanohf.recipe.recipe_folder import find_recipe_folder, load_all, stage_arguments
+from nanohf.recipe.stage_names import STAGES
 from nanohf.tokenizer.train_bpe import train_tokenizer
 
 RUN = Path("runs/recipe")
@@ -49,7 +51,7 @@ def plant(stage: str, *parts) -> Path:
     folder = RUN / stage
     for part in parts:
         part.save_pretrained(folder)
-    (folder / "stage.json").write_text(json.dumps({"stage": stage, "finished": "now", "recipe": {}}))
+    a_record(stage).write(folder / "stage.json")
     return folder
 
 
@@ -297,18 +299,19 @@ def test_a_check_that_crashes_is_a_failure_and_the_others_go_on(doctor, monkeypa
     ]
 
 
-def run_configs(*overrides: str) -> dict[str, tuple]:
-    return check({stage: stage_arguments(recipe_folder("recipe"), RUN, stage, overrides, None) for stage in STAGES})
+def run_recipes(*overrides: str) -> dict[str, Recipe]:
+    folder = find_recipe_folder("recipe")
+    return load_all({stage: stage_arguments(folder, RUN, stage, list(overrides), None) for stage in STAGES})
 
 
 def test_quick_knows_memory_and_disk_of_the_stages_to_do(doctor):
-    results = quick(run_configs(), ["midtrain", "sft", "evaluate"])
+    results = quick(run_recipes(), ["midtrain", "sft", "evaluate"])
     assert [(r.stage, r.what) for r in results] == [("midtrain", "memory"), ("sft", "memory"), ("run", "disk")]
     assert {r.status for r in results} == {"ok"}
 
 
 def test_memory_counts_what_the_preset_adds(doctor):
-    sizes = [resources.model_size(run_configs(f"pretrain.preset={preset}")) for preset in ("classic", "modern")]
+    sizes = [resources.model_size(run_recipes(f"pretrain.preset={preset}")) for preset in ("classic", "modern")]
     classic, modern = (size.bytes.weights // 4 for size in sizes)
     assert modern == classic + 1024 * 128 + 12 + 4  # values of every token, one head's gate, scalars
 
@@ -319,14 +322,14 @@ def test_a_run_is_refused_only_for_want_of_several_times_the_memory(doctor, monk
     assert main(["run", "recipe"]) == 2
     assert "pretrain: memory: about" in capsys.readouterr().err
     assert not RUN.exists()
-    configs = run_configs()
-    (result,) = [r for r in quick(configs, ["pretrain"]) if r.what == "memory"]
+    recipes = run_recipes()
+    (result,) = [r for r in quick(recipes, ["pretrain"]) if r.what == "memory"]
     need = float(result.figure.split()[1]) * 10**6
     for free, status in ((need / 3.5, "fail"), (need / 2, "warn"), (need * 2, "ok")):
         monkeypatch.setattr(resources, "available_memory", lambda cuda, free=free: free)
-        assert quick(configs, ["pretrain"])[0].status == status
+        assert quick(recipes, ["pretrain"])[0].status == status
     monkeypatch.setattr(resources, "available_memory", lambda cuda: need / 2)
-    look(configs, ["pretrain"])
+    check_resources(recipes, ["pretrain"])
     assert capsys.readouterr().err.startswith("warning: pretrain: memory: about")
 
 
@@ -338,13 +341,13 @@ def test_a_run_without_room_for_its_checkpoints_is_refused(doctor, monkeypatch, 
 
 
 def test_a_run_that_goes_on_has_the_room_its_checkpoints_already_take(doctor, monkeypatch):
-    configs = run_configs()
+    recipes = run_recipes()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: USAGE(10**9, 10**9 - 10**6, 10**6))
-    assert quick(configs, ["sft"])[-1].status == "fail"
+    assert quick(recipes, ["sft"])[-1].status == "fail"
     old = RUN / "checkpoints/sft/checkpoint-40"
     old.mkdir(parents=True)
     (old / "model.safetensors").write_bytes(bytes(50 * 10**6))
-    assert quick(configs, ["sft"])[-1].status == "ok"
+    assert quick(recipes, ["sft"])[-1].status == "ok"
 
 
 def test_recipes_that_cannot_be_read_end_in_status_2(doctor):

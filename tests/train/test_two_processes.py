@@ -138,12 +138,9 @@ def test_the_stage_under_fsdp2(runs):
 
     tokenizer = AutoTokenizer.from_pretrained(killed)
     model = AutoModelForCausalLM.from_pretrained(killed)
-    batches = RECIPE["eval_tokens"] // (RECIPE["per_device_train_batch_size"] * RECIPE["max_length"]) // 2
-    loaders = [
-        PackedLoader(text_stream("builtin", "validation"), lambda t: encode_documents(tokenizer, t), 2, 64, rank, 2)
-        for rank in range(2)
-    ]
-    rows = [next(loader) for loader in loaders for _ in range(batches)]
+    batches = RECIPE["eval_tokens"] // (RECIPE["per_device_train_batch_size"] * RECIPE["max_length"])
+    loader = PackedLoader(text_stream("builtin", "validation"), lambda t: encode_documents(tokenizer, t), 2, 64)
+    rows = [next(loader) for _ in range(batches)]
     bpb = bits_per_byte(model, rows, torch.tensor(token_bytes(tokenizer)))
     record = json.loads((killed / "stage.json").read_text())
     assert record["after"] == pytest.approx(bpb, rel=1e-5)

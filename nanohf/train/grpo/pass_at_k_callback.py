@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from nanohf import console
-from nanohf.runs import run_folder as runs
+from nanohf.runs.stage_record import write_json
 from nanohf.tokenizer.render import readable
 
 
@@ -34,7 +34,7 @@ class PassAtK(TrainerCallback):
                 self.curve[step] = self.measure() | {"step": step}
             self.curve[step]["seconds"] = time.perf_counter() - started
             if self.main:
-                runs.write_json(self.folder / "pass_at_k.json", list(self.curve.values()))
+                write_json(self.folder / "pass_at_k.json", list(self.curve.values()))
                 self.write_samples(self.folder)
         console.progress(f"step {step:,} | {self.describe(self.curve[step])}\n{readable(self.curve[step]['example'])}")
         return self.curve[step]

@@ -5,11 +5,12 @@ from trl import GRPOTrainer
 from nanohf.train.grpo.loss_weights import word_problem_weights
 from nanohf.train.grpo.word_problem_order import WordProblemOrder
 from nanohf.train.phase_timer import Clock
+from nanohf.train.trainer_guards import GuardedTrainer
 
 PER_WORD_PROBLEM = "per_word_problem"
 
 
-class WordProblemTrainer(GRPOTrainer):
+class WordProblemTrainer(GuardedTrainer, GRPOTrainer):
     """TRL's trainer, which draws word problems in our order, times its phases and logs what its groups are like.
 
     With `loss_type: per_word_problem` the loss is the mean over word problems of the mean over their sampled tokens,

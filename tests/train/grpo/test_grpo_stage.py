@@ -139,7 +139,7 @@ def test_killed_in_its_second_epoch_it_ends_as_if_it_had_not_been(guesser, whole
 
 def test_it_says_where_the_time_went(whole):
     run_dir, record, _ = whole
-    seconds = record["seconds"]
+    seconds = record["seconds_by_phase"]
     assert set(seconds) == {"generation", "reward", "forward", "backward", "optimizer", "evaluation", "other"}
     assert all(s > 0 for s in seconds.values())
     assert seconds["evaluation"] >= sum(result["seconds"] for result in record["pass_at_k"]) * 0.99
@@ -147,7 +147,7 @@ def test_it_says_where_the_time_went(whole):
     assert training <= record["minutes"] * 60 * 1.01
     assert record["timed_steps"] == 12
     report = write_report(run_dir)
-    assert "| grpo, 12 steps | generation | reward | forward | backward | optimizer | other | a step |" in report
+    assert "| grpo, 12 steps | generation | reward | forward | backward | optimizer | other | all of a step |" in report
     assert f"| {seconds['generation'] / 12:.3f} |" in report
 
 
@@ -202,6 +202,7 @@ def test_a_nanochat_model_learns_too(guesser, tmp_path, monkeypatch):
 class TestVLLM:
     def test_it_needs_a_gpu(self, guesser, tmp_path, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr("nanohf.recipe.post_training_schemas.find_spec", lambda name: True)
         with pytest.raises(RecipeError, match="use_vllm needs a CUDA GPU"):
             grpo.main(command(guesser, tmp_path / "run", use_vllm=True, vllm_mode="colocate")[2:])
         assert not (tmp_path / "run").exists()
@@ -224,7 +225,7 @@ class TestVLLM:
             raise InterruptedError
 
         monkeypatch.setattr(grpo, "WordProblemTrainer", trainer)
-        monkeypatch.setattr("nanohf.train.post_training.ProblemStage.wrong_with", lambda *_: [])
+        monkeypatch.setattr("nanohf.recipe.post_training_schemas.WordProblemConfig.errors_with", lambda *_: [])
         return made
 
     def test_it_generates_in_place_of_our_engine(self, guesser, tmp_path, on_a_gpu):
