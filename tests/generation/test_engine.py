@@ -11,6 +11,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from nanohf.errors import RecipeError
 from nanohf.generation.engine import Engine, _sample, _uniforms
 from nanohf.generation.packed_linears import packed_linears
+from nanohf.generation.shared_prompt_cache import SharedPromptCache
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 
 
@@ -236,6 +237,14 @@ def test_prompts_that_leave_no_room_are_refused(model, tokenizer, length, count)
     model.config.max_position_embeddings = 64
     with pytest.raises(RecipeError, match=f"prompt 1 has {count} tokens; .* fewer than the model's 64 positions"):
         Engine(model, tokenizer).generate([[5], [5] * length])
+
+
+def test_without_a_scaling_attention_scales_by_the_head_size(model):
+    query, key, value = torch.randn(3, 1, 4, 5, 16).unbind()
+    cache = SharedPromptCache(2, [5], 1, query.device)
+    found, _ = cache.attend(model.model.layers[0].self_attn, query, key, value, None)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    torch.testing.assert_close(found, expected.transpose(1, 2))
 
 
 class Scripted(torch.nn.Module):
