@@ -9,7 +9,7 @@ from transformers import MistralConfig, MistralForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from nanohf.errors import RecipeError
-from nanohf.generation.engine import Engine, _sample, _uniforms
+from nanohf.generation.engine import Engine, _sample, _uniforms, complete
 from nanohf.generation.packed_linears import packed_linears
 from nanohf.generation.shared_prompt_cache import SharedPromptCache
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
@@ -26,6 +26,12 @@ def test_greedy_equals_generate_token_for_token(model, tokenizer, prompts):
     for prompt, (completion,) in zip(prompts, groups, strict=True):
         want = model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0, len(prompt) :].tolist()
         assert completion.ids == want
+
+
+def test_a_text_is_completed_greedily(model, tokenizer):
+    ids = tokenizer("Mia has", return_tensors="pt").input_ids
+    said = model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
+    assert complete(model, tokenizer, "Mia has", max_new_tokens=8) == "Mia has" + tokenizer.decode(said)
 
 
 def test_the_cache_gives_what_a_full_forward_gives(model, tokenizer, prompts):
