@@ -189,7 +189,7 @@ def test_some_rows_longer_than_max_length(doctor):
 
 @pytest.mark.slow
 def test_a_constant_reward(doctor, monkeypatch):
-    monkeypatch.setattr(problems, "correct_answer", lambda tokenizer: lambda answer, **_: [1.0] * len(answer))
+    monkeypatch.setattr(problems, "reward_func", lambda tokenizer: lambda answer, **_: [1.0] * len(answer))
     status, lines = doctor()
     assert status == 1
     only(lines, "grpo: reward (right answers 1.00, wrong ones 1.00", "constant")

@@ -9,8 +9,9 @@ from transformers import MistralConfig, MistralForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from nanohf.errors import RecipeError
-from nanohf.generation.engine import Engine, _sample, _uniforms
+from nanohf.generation.engine import Engine, _sample, _uniforms, complete
 from nanohf.generation.packed_linears import packed_linears
+from nanohf.generation.shared_prompt_cache import SharedPromptCache
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 
 
@@ -25,6 +26,12 @@ def test_greedy_equals_generate_token_for_token(model, tokenizer, prompts):
     for prompt, (completion,) in zip(prompts, groups, strict=True):
         want = model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0, len(prompt) :].tolist()
         assert completion.ids == want
+
+
+def test_a_text_is_completed_greedily(model, tokenizer):
+    ids = tokenizer("Mia has", return_tensors="pt").input_ids
+    said = model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
+    assert complete(model, tokenizer, "Mia has", max_new_tokens=8) == "Mia has" + tokenizer.decode(said)
 
 
 def test_the_cache_gives_what_a_full_forward_gives(model, tokenizer, prompts):
@@ -236,6 +243,14 @@ def test_prompts_that_leave_no_room_are_refused(model, tokenizer, length, count)
     model.config.max_position_embeddings = 64
     with pytest.raises(RecipeError, match=f"prompt 1 has {count} tokens; .* fewer than the model's 64 positions"):
         Engine(model, tokenizer).generate([[5], [5] * length])
+
+
+def test_without_a_scaling_attention_scales_by_the_head_size(model):
+    query, key, value = torch.randn(3, 1, 4, 5, 16).unbind()
+    cache = SharedPromptCache(2, [5], 1, query.device)
+    found, _ = cache.attend(model.model.layers[0].self_attn, query, key, value, None)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    torch.testing.assert_close(found, expected.transpose(1, 2))
 
 
 class Scripted(torch.nn.Module):

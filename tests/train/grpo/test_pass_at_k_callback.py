@@ -35,12 +35,21 @@ class TestPassAtK:
         assert len(measured) == 3
         resumed.on_train_begin(None, SimpleNamespace(global_step=6), None)
         assert list(resumed.curve) == [0, 4]
+        assert all(0 <= result["seconds"] < 60 for result in resumed.curve.values())
         resumed.now(8)
         assert len(measured) == 4
         assert [r["step"] for r in json.loads((folder / "pass_at_k.json").read_text())] == [0, 4, 8]
         samples = (folder / "samples.md").read_text()
         assert [line for line in samples.splitlines() if line.startswith("text")] == ["text 1", "text 2", "text 4"]
         assert all("samples" not in result for result in resumed.figures())
+
+    def test_a_checkpoint_of_a_measured_step_keeps_its_result(self, passes):
+        again, measured, _ = passes
+        again().now(4)
+        resumed = again()
+        resumed.on_train_begin(None, SimpleNamespace(global_step=4), None)
+        resumed.now(4)
+        assert len(measured) == 1
 
     def test_it_measures_every_so_many_steps_but_not_the_last(self, passes):
         again, *_ = passes

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import nullcontext
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -44,6 +45,25 @@ def test_rollouts_differ_by_process(model, tokenizer):
         )
         said += [tuple(ids) for ids in rollout_func(Engine(model, tokenizer), args)(prompts, trainer)["completion_ids"]]
     assert len(set(said)) == 8
+
+
+def test_no_two_rollouts_share_a_seed():
+    """Of any step, generation of a step, process and recipe's seed."""
+    seeds = []
+
+    def generate(prompts, samples, *_, seed):
+        seeds.append(seed)
+        return []
+
+    engine = SimpleNamespace(generate=generate, tokenizer=None)
+    for recipe_seed, rank in product(range(3), range(9)):
+        rollout = rollout_func(
+            engine, SimpleNamespace(seed=recipe_seed, max_completion_length=1, temperature=1, top_k=1)
+        )
+        accelerator = SimpleNamespace(process_index=rank, autocast=nullcontext)
+        for step, _ in product(range(12), range(4)):
+            rollout([], SimpleNamespace(state=SimpleNamespace(global_step=step), accelerator=accelerator))
+    assert len(set(seeds)) == len(seeds) == 3 * 9 * 12 * 4
 
 
 def test_a_completion_that_fills_the_context_is_cut_off(model, tokenizer):
