@@ -70,6 +70,9 @@ def exit_status(work: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         progress("\ninterrupted")
         return 130
+    except BrokenPipeError:  # whoever read stdout has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def run_as_program(main: Callable[[list[str]], int | None]) -> None:

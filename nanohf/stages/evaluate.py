@@ -88,7 +88,7 @@ def solve(config, engine: Engine, test) -> dict:
     return score(
         engine.generate,
         engine.tokenizer.decode,
-        [prompt_ids(engine.tokenizer, row["prompt"]) for row in test],
+        [seen(engine, prompt_ids(engine.tokenizer, row["prompt"])) for row in test],
         list(test["answer"]),
         config.num_generations,
         config.batch_size,
@@ -97,6 +97,11 @@ def solve(config, engine: Engine, test) -> dict:
         temperature=config.temperature,
         top_k=config.top_k,
     )
+
+
+def seen(engine: Engine, prompt: list[int]) -> list[int]:
+    """A prompt, or where it is longer than the model's context its end: a base model may have seen short rows only."""
+    return prompt[1 - engine.model.config.max_position_embeddings :]
 
 
 def conversation(engine: Engine, test) -> str:

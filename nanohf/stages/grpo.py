@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 import nanohf.model  # noqa: F401 for the Auto classes
 from nanohf import console
@@ -42,6 +42,7 @@ def work(recipe: Recipe) -> None:
     stage = recipe.settings
     args = training_arguments(recipe, output_dir=str(runs.checkpoints(recipe.run_dir, recipe.stage)))
     runs.claim(recipe)
+    set_seed(args.seed)  # adapters are drawn before the trainer is there to do it
     newest, state = resumed(stage, args, [stage.dataset])
 
     model, tokenizer = load_model(stage, args)

@@ -56,13 +56,15 @@ def work(recipe: Recipe) -> None:
     accelerator = Accelerator(
         mixed_precision=choose_precision(config.mixed_precision, device_type()),
         log_with=None if config.report_to == "none" else config.report_to,
+        project_dir=str(recipe.run_dir / "logs"),
     )
     use_onednn()
     check_fsdp2(accelerator, config)
-    accelerator.init_trackers("nanohf", config=vars(config))
+    accelerator.init_trackers("nanohf", config={key: str(value) for key, value in vars(config).items()})
     set_seed(config.seed)
 
     tokenizer = AutoTokenizer.from_pretrained(runs.resolve(config.run_dir, config.tokenizer))
+    tokenizer.model_max_length = config.max_length
     model = build_model(config, tokenizer)
     parameters = model.num_parameters()
     console.progress(f"model: depth {config.depth}, {parameters:,} parameters, vocabulary {len(tokenizer):,}")

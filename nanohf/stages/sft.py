@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from datasets import concatenate_datasets
-from transformers import AutoTokenizer, PreTrainedConfig
+from transformers import AutoTokenizer, PreTrainedConfig, set_seed
 from trl import SFTTrainer
 
 from nanohf import console
@@ -26,7 +26,7 @@ from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.train_bpe import token_bytes
 from nanohf.train.lora import merged, with_lora
 from nanohf.train.optimizer_handover import carry_over, save_moments
-from nanohf.train.post_training import Progress, figures_of, make_optimizer, resumed, save, train
+from nanohf.train.post_training import Progress, allow_positions, figures_of, make_optimizer, resumed, save, train
 from nanohf.train.trainer_guards import GuardedTrainer
 from nanohf.train.trl_arguments import training_arguments
 
@@ -41,11 +41,13 @@ def work(recipe: Recipe) -> None:
     stage = recipe.settings
     args = training_arguments(recipe, output_dir=str(runs.checkpoints(recipe.run_dir, recipe.stage)))
     runs.claim(recipe)
+    set_seed(args.seed)  # adapters are drawn before the trainer is there to do it
     newest, state = resumed(stage, args, [source.dataset for source in stage.mixture])
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
     model = with_lora(stage, starting_model(source))
     tokenizer = AutoTokenizer.from_pretrained(source)
+    allow_positions(model, tokenizer, args.max_length)
     optimizer, schedule = make_optimizer(stage, model)
     if stage.carry_optimizer:
         carry_over(optimizer, model, source)

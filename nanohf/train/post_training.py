@@ -114,6 +114,13 @@ class Progress(TrainerCallback):
         self.seen = tokens
 
 
+def allow_positions(model, tokenizer, length: int | None) -> None:
+    """Raises what model and tokenizer say they can take to the rows that the stage is going to train on."""
+    if length and length > model.config.max_position_embeddings:
+        model.config.max_position_embeddings = length
+    tokenizer.model_max_length = model.config.max_position_embeddings
+
+
 def figures_of(trainer: Trainer) -> dict:
     """Of a stage's record, what every trained model has."""
     config = trainer.model.config
@@ -134,5 +141,7 @@ def save(trainer: Trainer, folder: Path) -> None:
         RecipeError: a weight is not finite.
     """
     refuse_nonfinite(trainer.model.named_parameters(), folder.name, last_good(Path(trainer.args.output_dir)))
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    model.config.use_cache = True  # the trainer turned it off for itself; who generates wants it
+    model.save_pretrained(folder)
     trainer.processing_class.save_pretrained(folder)

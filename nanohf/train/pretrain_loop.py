@@ -34,7 +34,7 @@ def build_model(config, tokenizer) -> NanoHFForCausalLM:
             config.depth,
             vocab_size=len(tokenizer),
             preset=config.preset,
-            max_position_embeddings=max(2048, config.max_length),
+            max_position_embeddings=config.max_length,  # the longest row it is going to see
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,

@@ -2,7 +2,6 @@
 
 import copy
 import re
-from dataclasses import asdict
 
 import pytest
 import yaml
