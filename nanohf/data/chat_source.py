@@ -6,7 +6,7 @@ from pathlib import Path
 from nanohf.data import identity
 
 DOCUMENT = "document"
-CONVERTERS = ("messages", "gsm8k", "mmlu", "arc", "instructions", "identity", DOCUMENT)
+CONVERTERS = ("messages", "sharegpt", "gsm8k", "mmlu", "arc", "instructions", "identity", DOCUMENT)
 
 
 @dataclass(frozen=True)
@@ -14,13 +14,14 @@ class ChatSource:
     """One line of a mixture: which examples, how they become conversations, and how often they are seen.
 
     dataset: builtin, a folder or a Hub id, for converter=identity a YAML file; config: its configuration;
+    converter: one of CONVERTERS, by default what the columns suggest (`data.conversations.detected`);
     columns: {what the converter wants: what it is called here}, if the names differ; rows: only the first so many;
     epochs: how often each is seen, 0.5 the first half only once, 2.5 the first half three times;
     share: converter=document only, instead of rows: this share of the mixture's tokens, 0.2 for a fifth.
     """
 
     dataset: str
-    converter: str
+    converter: str | None = None
     config: str | None = None
     split: str = "train"
     columns: dict[str, str] | None = None
@@ -29,7 +30,7 @@ class ChatSource:
     share: float | None = None
 
     def __post_init__(self):
-        if self.converter not in CONVERTERS:
+        if self.converter is not None and self.converter not in CONVERTERS:
             raise ValueError(f"converter={self.converter!r} must be one of {', '.join(CONVERTERS)}")
         if self.epochs <= 0:
             raise ValueError(f"epochs={self.epochs} must be above 0; leave the source out instead")

@@ -33,7 +33,7 @@ class Given:
     cut: int = 0  # rows whose end max_length cuts off; of documents, those that go on in a further row
     malformed: int = 0  # left out: no conversation could be made of them
     untrained: int = 0  # left out: no trained token within max_length
-    reason: str = ""  # the first malformed one, and why
+    reason: str = ""  # what is wrong with them, counted
 
 
 def mixture(tokenizer, sources: list[ChatSource], args: Any) -> tuple[Dataset, list[Given]]:
@@ -60,7 +60,7 @@ def source_rows(tokenizer, source: ChatSource, args: Any) -> tuple[Dataset, Give
         return document_rows(tokenizer, source, args.max_length)
     table, faults = conversations(source)
     table, untrained = conversation_rows(tokenizer, table, args)
-    return repeated(table, source, malformed=len(faults), untrained=untrained, reason=(faults or [""])[0])
+    return repeated(table, source, malformed=len(faults), untrained=untrained, reason=faults.summary())
 
 
 def conversation_rows(tokenizer, table: Dataset, args: Any) -> tuple[Dataset, int]:

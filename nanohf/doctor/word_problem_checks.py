@@ -13,7 +13,7 @@ COMPLETION = 128  # tokens at most: a look, not a measurement
 
 def few(stage):
     """The first problems of the recipe's dataset."""
-    return problems(stage.dataset, stage.dataset_config, "train", min(stage.dataset_rows or PROBLEMS, PROBLEMS))
+    return problems(stage.dataset, stage.dataset_config, "train", min(stage.dataset_rows or PROBLEMS, PROBLEMS))[0]
 
 
 def reward_tells(tokenizer, rows, sampled: bool) -> Result:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 
+from nanohf.generation.numbers import UNSIGNED
+
 MAX_LENGTH = 256  # characters
 MAX_DEPTH = 32  # parentheses and exponents inside one another
 MAX_EXPONENT = 1000
@@ -20,7 +22,7 @@ MAX_DIGITS = 14  # significant, of a result that is a float: hides binary roundi
 
 STRING = r"""(?:"[^"\\\r\n]*"|'[^'\\\r\n]*')"""
 TOKEN = re.compile(
-    rf"""(?P<number>[0-9]{{1,3}}(?:,[0-9]{{3}})+(?![0-9])(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)
+    rf"""(?P<number>{UNSIGNED})
     |(?P<operator>\*\*|//|[-+*/%()])
     |(?P<text>{STRING})\.count\([ ]*(?P<part>{STRING})[ ]*\)
     |(?P<space>[ \t]+)""",

@@ -98,7 +98,7 @@ def mixture_table(given: list[dict]) -> list[str]:
     total = max(1, sum(g["tokens"] for g in given))
     lines = ["| source | rows | tokens | share | trained | cut | left out |", "|---|--:|--:|--:|--:|--:|---|"]
     for g in given:
-        left_out = [f"{g['malformed']:,} malformed (first {g['reason']})"] if g["malformed"] else []
+        left_out = [f"{g['malformed']:,} malformed: {g['reason']}"] if g["malformed"] else []
         left_out += [f"{g['untrained']:,} with nothing to train within max_length"] if g["untrained"] else []
         share = f"{100 * g['tokens'] / total:.1f}%"
         figures = f"{g['rows']:,} | {g['tokens']:,} | {share} | {g['trained']:,} | {g['cut']:,}"

@@ -65,11 +65,12 @@ def checkpoints(run_dir: str | Path, stage: str) -> Path:
 def changed_keys(had: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """The recipe keys that differ and may not be changed between a stage's start and its end."""
     keys = sorted({*had, *wanted} - FREE_TO_CHANGE)
-    return [key for key in keys if _comparable(had.get(key)) != _comparable(wanted.get(key))]
+    return [key for key in keys if _as_json(had.get(key)) != _as_json(wanted.get(key))]
 
 
-def _comparable(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+def _as_json(value: Any) -> Any:
+    """As it comes back from a file: then 1 and 1.0 are equal, and so are a tuple and a list."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def claim(recipe: Recipe) -> Path:

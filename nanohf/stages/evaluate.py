@@ -47,7 +47,7 @@ def work(recipe: Recipe) -> None:
     except ValueError as error:
         raise RecipeError(str(error)) from error
     count = min(config.problems, config.limit or config.problems)
-    test = problems(config.dataset, config.dataset_config, "test", count)
+    test, _ = problems(config.dataset, config.dataset_config, "test", count)
     stages = {}
     for stage, folder in folders.items():
         model, tokenizer = load_model(folder)

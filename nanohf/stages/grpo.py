@@ -46,9 +46,14 @@ def work(recipe: Recipe) -> None:
 
     model, tokenizer = load_model(stage, args)
     engine = Engine(model, tokenizer)
-    train_problems = problems(stage.dataset, stage.dataset_config, "train", stage.dataset_rows)
-    test_problems = problems(stage.dataset, stage.dataset_config, "test", stage.eval_problems)
+    longest = model.config.max_position_embeddings - args.max_completion_length
+    train_problems, left_out = problems(
+        stage.dataset, stage.dataset_config, "train", stage.dataset_rows, tokenizer, longest
+    )
+    test_problems, _ = problems(stage.dataset, stage.dataset_config, "test", stage.eval_problems, tokenizer, longest)
     console.progress(f"word problems: {len(train_problems):,} to train on, {len(test_problems):,} held out")
+    if left_out:
+        console.warning(f"{len(left_out):,} word problems are left out: {left_out.summary()}")
 
     trainer = WordProblemTrainer(
         model=model,

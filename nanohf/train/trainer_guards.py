@@ -27,7 +27,7 @@ class StageState:
     """What a checkpoint says beyond the Trainer's own state."""
 
     batch: dict  # of train.resuming.Batch
-    sources: dict  # of runs.source_state, when the stage began
+    sources: dict  # of data.source_state, when the stage began
     max_nonfinite_steps: int
     nonfinite_steps: int = 0  # not applied so far
     max_steps: int = -1

@@ -24,7 +24,7 @@ def training_arguments(recipe: Recipe, output_dir: str) -> SFTConfig | GRPOConfi
     """TRL's config for a stage. Pushing is off: a finished stage is pushed once, with its card, by nanohf.hub.
 
     Raises:
-        RecipeError: TRL refuses a value, or a combination of them.
+        RecipeError: TRL refuses a value, or a combination of them; vLLM without a GPU.
     """
     if getattr(recipe.trl, "use_vllm", False) and not torch.cuda.is_available():
         raise RecipeError(

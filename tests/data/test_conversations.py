@@ -11,6 +11,7 @@ from nanohf.data import identity
 from nanohf.data.chat_source import ChatSource
 from nanohf.data.conversations import (
     MESSAGES,
+    _converted,
     conversations,
     from_arc,
     from_instructions,
@@ -124,18 +125,19 @@ def odd(*said: tuple[str, str | None]) -> dict:
         (odd(("assistant", "a"), ("user", "b")), "roles are assistant, user, not"),
         (odd(("system", "a"), ("system", "b"), ("user", "a"), ("assistant", "c")), "roles are system, system"),
         (odd(("user", "a"), ("assistant", "c"), ("system", "x")), "roles are user, assistant, system"),
-        (odd(("user", "a"), ("tool", "c")), "roles are user, tool"),
+        (odd(("user", "a"), ("tool", "c")), "it has a message of role tool"),
         (odd(("user", "a"), ("assistant", " \n")), "message 2 (assistant) is empty"),
         (odd(("user", ""), ("assistant", "b")), "message 1 (user) is empty"),
         (odd(("user", "a"), ("assistant", None)), "message 2 (assistant) is empty"),
-        ({"messages": None}, "roles are "),
+        ({"messages": None}, "it has no list of messages"),
     ],
 )
 def test_a_malformed_row_is_left_out_and_reported(tmp_path, row, reason):
     table, faults = conversations(ChatSource(write(tmp_path / "a", [*GOOD[:3], row, *GOOD[3:], row]), "messages"))
     assert seen(table) == dict.fromkeys("abcdefgh", 1)
-    assert len(faults) == 2
-    assert faults[0].startswith(f"row 3: {reason}")
+    ((found, count),) = faults.counts.items()
+    assert found.startswith(reason)
+    assert (count, faults.first[found]) == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_malformed_parts(tmp_path, parts, reason):
     row = {"messages": [said("user", "a"), said("assistant", *parts)]}
     table, faults = conversations(ChatSource(write(tmp_path / "a", [sound, row]), "messages"))
     assert len(table) == 1
-    assert faults == [f"row 1: {reason}"]
+    assert (faults.counts, faults.first) == ({reason: 1}, {reason: 1})
 
 
 def test_malformed_rows_of_other_converters(tmp_path):
@@ -170,9 +172,7 @@ def test_malformed_rows_of_other_converters(tmp_path):
 
 def test_a_source_that_is_mostly_malformed(tmp_path):
     bad = odd(("user", "a"), ("assistant", ""))
-    with pytest.raises(
-        ValueError, match=r"a train: 2 of 3 rows are malformed; row 0: message 2 \(assistant\) is empty"
-    ):
+    with pytest.raises(ValueError, match=r"a train: 2 of 3 rows are malformed: 2 x message 2 \(assistant\) is empty"):
         conversations(ChatSource(write(tmp_path / "a", [bad, GOOD[0], bad]), "messages"))
 
 
@@ -261,7 +261,7 @@ def test_identity_and_its_file_go_together(tmp_path):
 
 
 def test_unknown_converter():
-    with pytest.raises(ValueError, match="converter='smoltalk' must be one of messages, gsm8k, mmlu, arc"):
+    with pytest.raises(ValueError, match="converter='smoltalk' must be one of messages, sharegpt, gsm8k, mmlu, arc"):
         ChatSource("builtin", "smoltalk")
 
 
@@ -301,7 +301,7 @@ def test_a_converter_for_other_columns(tmp_path, converter):
 
 def test_messages_without_messages():
     with pytest.raises(
-        ValueError, match="has no 'messages' for converter='messages'; its columns are question, answer"
+        ValueError, match="has no column messages for converter='messages'; its columns are question, answer"
     ):
         conversations(ChatSource("builtin", "messages", config="problems", rows=2))
 
@@ -312,7 +312,7 @@ def test_messages_without_messages():
         ({"ask": "a", "reply": "b"}, r"exactly one of the columns instruction, prompt, question; there are ask, reply"),
         ({"prompt": "a", "reply": "b"}, r"one of the columns output, .*, completion; there are prompt, reply"),
         ({"prompt": "a", "question": "b", "answer": "c"}, r"exactly one .*; there are prompt, question, answer"),
-        ({"prompt": ["a"], "answer": "c"}, r"1 of 1 rows are malformed; row 0: column 'prompt' is a list, not text"),
+        ({"prompt": ["a"], "answer": "c"}, r"1 of 1 rows are malformed: 1 x column 'prompt' is a list, not text"),
     ],
 )
 def test_instructions_with_other_columns(tmp_path, row, says):
@@ -354,3 +354,57 @@ def test_real_data_through_its_converter(tokenizer, name, converter, config, spl
         letters = Counter(messages[1]["content"][0]["text"] for messages in table["messages"])
         assert max(letters.values()) < 0.5 * len(table)
         assert set(letters) <= set("ABCDE")
+
+
+TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+TOOLS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": 4}]}, "a content is a int"),
+        ({"messages": [*TALK, None]}, "a message is missing"),
+        ({"messages": "not JSON"}, "not what converter=messages reads"),
+        ({"messages": TOOLS}, "it has tool calls"),
+        ({"messages": [{"speaker": "user", "content": "a"}]}, "a message has no 'role' but speaker, content"),
+        ({"messages": 7}, "it has no list of messages"),
+    ],
+)
+def test_what_no_conversation_has_is_a_fault_of_the_row(row, reason):
+    """Straight to the converter: Arrow would not even hold some of them in one column."""
+    converted = _converted(row, 0, "messages")
+    assert converted["messages"] == []
+    assert converted["fault"].startswith(reason)
+
+
+def test_messages_as_json_text_are_read():
+    assert (
+        _converted({"messages": json.dumps(TALK)}, 0, "messages")["messages"]
+        == from_messages({"messages": TALK})["messages"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "converter"),
+    [
+        ({"messages": TALK}, "messages"),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}, "sharegpt"),
+        ({"question": "a", "answer": "1 + 1 = 2\n#### 2"}, "gsm8k"),
+        ({"question": "a", "answer": "b"}, "instructions"),
+        ({"prompt": "a", "response": "b"}, "instructions"),
+        ({"instruction": "a", "input": "", "output": "b"}, "instructions"),
+        ({"question": "a", "choices": ["x", "y"], "answer": 1}, "mmlu"),
+        ({"question": "a", "choices": {"text": ["x"], "label": ["A"]}, "answerKey": "A"}, "arc"),
+    ],
+)
+def test_a_source_without_a_converter_gets_the_one_its_columns_suggest(tmp_path, row, converter):
+    folder = write(tmp_path / "a", [row, row])
+    named, found = (conversations(ChatSource(folder, name))[0] for name in (converter, None))
+    assert named["messages"] == found["messages"]
+    assert len(found) == 2
+
+
+def test_columns_of_no_known_kind(tmp_path):
+    with pytest.raises(ValueError, match=r"none is known for the columns left, right\. Set converter"):
+        conversations(ChatSource(write(tmp_path / "a", [{"left": "a", "right": "b"}])))

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from finished_stage import finish
 from lm_eval.tasks import TaskManager
 from records import FIGURES, a_recipe
 
 from nanohf.errors import RecipeError
 from nanohf.evals.lm_eval_model import TASKS, drawn
-from nanohf.runs import run_folder as runs
 from nanohf.stages import evaluate
 
 RECIPE = Path(__file__).parents[2] / "recipes/demo/evaluate.yaml"

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from dataclasses import asdict
 
 import pytest
 import yaml

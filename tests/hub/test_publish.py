@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from finished_stage import evaluate, finish, recipe_of
 from huggingface_hub import HfApi
 from records import a_recipe, write_results
 
 from nanohf.errors import PushError
 from nanohf.hub.publish import published, push_stage, stage_repo, update_card
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
+from nanohf.pipeline import publish, publish_stage
 from nanohf.runs import run_folder as runs
 from nanohf.tokenizer.train_bpe import train_tokenizer
 

@@ -186,7 +186,7 @@ def test_a_stage_takes_another_recipe_of_the_folder():
     assert training_arguments(recipe, "unused").generation_batch_size == 16 * 8
 
 
-def test_all_problems_are_told_at_once(workspace, capsys):
+def test_all_errors_are_told_at_once(workspace, capsys):
     main(["run", "recipe", "--set", "pretrain.dpeth=3", "--set", "grpo.betta=1", "--set", "tokenizer.vocab_size=7"])
     error = capsys.readouterr().err
     assert all(word in error for word in ("dpeth", "betta", "vocab_size=7"))

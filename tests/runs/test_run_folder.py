@@ -1,6 +1,7 @@
 """A run's folder: what is done, what may go on, and that nothing is lost."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from records import FIGURES, a_recipe, write_results
@@ -34,12 +35,14 @@ def test_a_stage_is_there_whole_or_not_at_all(tmp_path):
     finish(tmp_path)
     assert runs.done(tmp_path, "sft").minutes == 1.0
     assert not runs.checkpoints(tmp_path, "sft").exists()
-    assert json.loads((tmp_path / "ledger.jsonl").read_text())["stage"] == "sft"
+    line = json.loads((tmp_path / "ledger.jsonl").read_text())
+    assert line["stage"] == "sft"
+    assert line.items() <= asdict(record).items()
 
 
 def test_what_is_done_again_is_kept(tmp_path):
-    finish(tmp_path, text="old")
-    finish(tmp_path, text="new")
+    finish(tmp_path, write=write("old"))
+    finish(tmp_path, write=write("new"))
     assert (tmp_path / "sft/model.txt").read_text() == "new"
     (old,) = (tmp_path / "previous").glob("sft-*/model.txt")
     assert old.read_text() == "old"

@@ -22,6 +22,7 @@ from nanohf.stages import sft
 from nanohf.train.optimizer_handover import carry_over, save_moments
 
 STEPS = 3
+SOURCE = {"dataset": "builtin", "config": "problems", "rows": 5, "converter": "gsm8k"}
 
 
 def steps(model, optimizer, number: int) -> None:
@@ -91,7 +92,8 @@ def test_state_that_is_not_there_or_of_another_model(tmp_path):
 
 @pytest.mark.parametrize("key", ["carry_optimizer", "keep_optimizer"])
 @pytest.mark.parametrize("other", [{"use_peft": True}, {"optimizer": "trl"}])
-def test_only_our_optimizer_over_the_whole_model(key, other):
+def test_only_our_optimizer_over_the_whole_model(tmp_path, key, other):
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump({"mixture": [SOURCE], "eval_mixture": [SOURCE], key: True} | other))
     with pytest.raises(RecipeError, match=f"{key} is for our optimizer over the whole model"):
         ChatConfig(**{key: True}, **other)
 

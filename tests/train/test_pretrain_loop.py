@@ -11,6 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 
 from nanohf.data.packing import PackedLoader
 from nanohf.data.sources import text_stream
@@ -263,6 +264,37 @@ def test_a_text_source_that_dies_says_where_to_go_on(accelerator, model, tokeniz
     go = partial(pretrain, *go.args[:4], Horizon(2000, 2, 256), *go.args[5:])
     with pytest.raises(RecipeError, match=r"failed 6 times in a row: the same command goes on from .*step-"):
         go()
+
+
+def test_weights_that_are_not_finite_are_not_written(accelerator, model, tokenizer, tmp_path):
+    """An update can break them where loss and gradient were finite."""
+    go, broken, optimizer = trainer(accelerator, model, tokenizer, tmp_path)
+
+    def overflow(*_):
+        if newest_whole(tmp_path):
+            broken.lm_head.weight.data[0, 0] = math.inf
+
+    optimizer.register_step_post_hook(overflow)
+    config = copy.copy(CONFIG)
+    config.save_steps = 1
+    go = partial(pretrain, *go.args[:5], config, *go.args[6:])
+    with pytest.raises(RecipeError, match=r"step-00000002 is not written: 1 of its weights .*lm_head.*step-00000001;"):
+        go()
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_compiled_models_checkpoint_needs_no_compiler(accelerator, model, tokenizer, tmp_path):
+    """Nor does a plain one's forbid it: torch_compile may change between two runs."""
+    go, whole, _ = trainer(accelerator, model, tokenizer, tmp_path / "whole")
+    go()
+    for compiles in (True, False, True):  # each four steps further
+        go, trained, _ = trainer(accelerator, model, tokenizer, tmp_path / "mixed")
+        chosen = torch.compile(trained, backend="eager") if compiles else trained
+        stop_after(trained, passes=7)
+        partial(pretrain, go.args[0], chosen, *go.args[2:])()
+    newest = newest_whole(tmp_path / "mixed")
+    assert not [name for name in load_file(newest / "model.safetensors") if "_orig_mod" in name or "module." in name]
+    assert same(trained, whole)
 
 
 @pytest.mark.parametrize("rounds", [False, True])

@@ -156,8 +156,8 @@ def test_with_other_processes_batch_and_steps_are_the_checkpoints(model, tokeniz
     state |= {"batch": {"processes": 2, "rows": 1, "accumulation": 2}, "max_steps": 7}
     note.write_text(json.dumps(state))
     monkeypatch.setattr("nanohf.runs.checkpoint_files.fault", lambda folder: None)
-    stage, args = recipe.load("sft", ["--config", str(RECIPE), *SETTINGS])
-    args.output_dir = str(tmp_path)
+    recipe = load_recipe("sft", ["--config", str(RECIPE), *SETTINGS])
+    stage, args = recipe.settings, training_arguments(recipe, str(tmp_path))
     monkeypatch.setattr(type(args), "world_size", to)
     resumed(stage, args, [])
     assert args.max_steps == 7

@@ -204,6 +204,7 @@ def test_a_nanochat_model_learns_too(guesser, tmp_path, monkeypatch):
 
 class TestVLLM:
     def test_it_needs_a_gpu(self, guesser, tmp_path, monkeypatch):
+        monkeypatch.setattr("nanohf.recipe.post_training_schemas.find_spec", lambda name: True)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setattr("nanohf.recipe.post_training_schemas.find_spec", lambda name: True)
         with pytest.raises(RecipeError, match="use_vllm needs a CUDA GPU"):
@@ -213,10 +214,9 @@ class TestVLLM:
     def test_it_needs_vllm(self, guesser, tmp_path, monkeypatch):
         if find_spec("vllm"):
             pytest.skip("it is installed here")
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr("nanohf.hardware.device.multiplies_bf16", lambda device: None)
         with pytest.raises(RecipeError, match="needs vLLM"):
-            grpo.main(command(guesser, tmp_path / "run", use_vllm=True, bf16=False, use_cpu=True)[2:])
+            grpo.main(command(guesser, tmp_path / "run", use_vllm=True)[2:])
+        assert not (tmp_path / "run").exists()
 
     @pytest.fixture
     def on_a_gpu(self, monkeypatch):
@@ -231,16 +231,17 @@ class TestVLLM:
         monkeypatch.setattr("nanohf.recipe.post_training_schemas.WordProblemConfig.errors_with", lambda *_: [])
         return made
 
+    def vllm(self, guesser, tmp_path, **changes) -> list[str]:
+        return command(guesser, tmp_path / "run", use_vllm=True, bf16=False, use_cpu=True, **changes)[2:]
+
     def test_it_generates_in_place_of_our_engine(self, guesser, tmp_path, on_a_gpu):
         convert(guesser / "model", tmp_path / "nanochat", "nanochat")
         with pytest.raises(InterruptedError):
-            grpo.main(
-                command(guesser, tmp_path / "run", model_name_or_path=str(tmp_path / "nanochat"), use_vllm=True)[2:]
-            )
+            grpo.main(self.vllm(guesser, tmp_path, model_name_or_path=str(tmp_path / "nanochat")))
         assert on_a_gpu["rollout_func"] is None
         assert on_a_gpu["args"].use_vllm
 
     def test_it_does_not_know_nanohf_models(self, guesser, tmp_path, on_a_gpu):
         with pytest.raises(RecipeError, match="nanohf convert"):
-            grpo.main(command(guesser, tmp_path / "run", use_vllm=True)[2:])
+            grpo.main(self.vllm(guesser, tmp_path))
         assert not on_a_gpu
