@@ -73,5 +73,5 @@ def build_optimizer(model: torch.nn.Module, sharded: bool = False, **settings) -
 
     Source: nanochat's optimizer of 2025-11 (https://github.com/karpathy/nanochat).
     """
-    hidden_size: int = model.config.hidden_size  # type: ignore[assignment, union-attr]
+    hidden_size: int = model.config.hidden_size  # type: ignore[assignment]
     return MuonAdamW(build_groups(model.named_parameters(), hidden_size, **settings), sharded)
