@@ -119,7 +119,6 @@ class Faults:
         assert record["nonfinite_steps"] == 1, record["nonfinite_steps"]
         assert finite(folder, stage), "weights that are not finite"
         assert "not applied (1 in a row)" in said, said
-        assert weights(folder, stage) != self.weights[stage], "nothing was planted"
         folder = self.until(stage, f"nan-{stage}")
         status, said = self.run([*plant, "5", "1000000", *command, "--max_nonfinite_steps", "2"])
         assert status == 2, said
