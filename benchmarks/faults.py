@@ -15,13 +15,15 @@ import random
 import re
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -30,6 +32,7 @@ from small_run import ENVIRONMENT, SMALL  # noqa: E402
 STAGES = ("tokenizer", "pretrain", "midtrain", "sft", "grpo")
 TRAINED = STAGES[1:]
 SETTINGS = SMALL | {
+    "pretrain.per_device_train_batch_size": 8,
     "midtrain.gradient_accumulation_steps": 2,
     "sft.gradient_accumulation_steps": 2,
     "sft.max_steps": 12,
@@ -119,7 +122,6 @@ class Faults:
         assert record["nonfinite_steps"] == 1, record["nonfinite_steps"]
         assert finite(folder, stage), "weights that are not finite"
         assert "not applied (1 in a row)" in said, said
-        assert weights(folder, stage) != self.weights[stage], "nothing was planted"
         folder = self.until(stage, f"nan-{stage}")
         status, said = self.run([*plant, "5", "1000000", *command, "--max_nonfinite_steps", "2"])
         assert status == 2, said
@@ -274,7 +276,10 @@ def there(folder: Path, stage: str) -> list[Path]:
 
 
 def kill(process: subprocess.Popen) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
+    """With all that it started: torch's launcher puts its workers in sessions of their own."""
+    for one in (*psutil.Process(process.pid).children(recursive=True), process):
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
     process.communicate()
 
 

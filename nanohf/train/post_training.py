@@ -60,7 +60,7 @@ def resumed(stage: PostTrainingConfig, args, datasets: list[str]) -> tuple[Path 
 def train(trainer: Trainer, newest: Path | None) -> dict:
     """Runs a guarded trainer to its end, from the checkpoint if there is one.
 
-    Returns minutes, tokens and tokens/s of this process's work: a resumed stage counts from where it went on.
+    Returns minutes, tokens and tokens/s of this process's work: a resumed stage counts from where it resumed.
     """
     use_onednn()  # TRL keeps the head in fp32
     started = time.perf_counter()

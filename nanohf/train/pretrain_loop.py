@@ -59,11 +59,12 @@ def pretrain(
 
     measure(step) gives {"bpb": ..., ...}; it is called before the first step, every eval_steps and at the end.
     peak_rate: tokens/s at the hardware's peak, for MFU. sources: what the data is like, for the checkpoints (see
-    nanohf.data.source_state). Returns minutes, tokens, tokens_per_second, the first and last
-    measure and what became of the text; None where SIGTERM ended it, after a checkpoint.
+    nanohf.data.source_state). Returns minutes, tokens, tokens_per_second, the first and last measure and what became of
+    the text; None where SIGTERM ended it, after a checkpoint.
 
     Raises:
-        RecipeError: no finite loss and gradient for max_nonfinite_steps steps in a row; a text source that died.
+        RecipeError: no finite loss and gradient for max_nonfinite_steps steps in a row; a weight that is not finite
+            where a checkpoint is due; only damaged checkpoints; a text source that died.
     """
     model, optimizer = accelerator.prepare(model, optimizer)
     base_lrs = [group["lr"] for group in optimizer.param_groups]  # a checkpoint's are those of its step
@@ -139,7 +140,7 @@ class Pretraining:
                 self.look_and_save(step)
                 if step.stop:
                     done = f"stopped after step {self.position.step:,} with a checkpoint"
-                    console.progress(f"SIGTERM: {done}; the same command goes on")
+                    console.progress(f"SIGTERM: {done}; the same command resumes")
                     return None
         return self.result()
 
@@ -156,7 +157,7 @@ class Pretraining:
                 self.config.max_grad_norm, wishes,
             )  # fmt: skip
         except ConnectionError as error:
-            raise RecipeError(f"{error}: the same command goes on from {last_good(self.checkpoints)}") from error
+            raise RecipeError(f"{error}: the same command resumes from {last_good(self.checkpoints)}") from error
         self.position.step += 1
         self.position.tokens += self.horizon.batch_tokens
         return step

@@ -212,7 +212,7 @@ def test_sigterm_saves_and_the_next_run_ends_as_if_it_had_not_been(accelerator, 
     go, stopped, _ = trainer(accelerator, model, tokenizer, tmp_path / "stopped")
     stop_after(stopped, passes=11)
     assert go() is None
-    assert "SIGTERM: stopped after step 6 with a checkpoint; the same command goes on" in capsys.readouterr().err
+    assert "SIGTERM: stopped after step 6 with a checkpoint; the same command resumes" in capsys.readouterr().err
     assert newest_whole(tmp_path / "stopped").name == "step-00000006"
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -262,7 +262,7 @@ def test_a_text_source_that_dies_says_where_to_go_on(accelerator, model, tokeniz
     loader._read = dies
     loader.buffer_size = 300
     go = partial(pretrain, *go.args[:4], Horizon(2000, 2, 256), *go.args[5:])
-    with pytest.raises(RecipeError, match=r"failed 6 times in a row: the same command goes on from .*step-"):
+    with pytest.raises(RecipeError, match=r"failed 6 times in a row: the same command resumes from .*step-"):
         go()
 
 

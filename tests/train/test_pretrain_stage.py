@@ -84,7 +84,7 @@ def test_two_processes_stopped_and_killed_end_as_if_they_had_not_been(folder):
     stopped = Launch(folder, "stopped", 2)
     stopped.wait_for(4)
     stopped.signal(signal.SIGTERM, launcher=False)
-    assert "with a checkpoint; the same command goes on" in stopped.output()
+    assert "with a checkpoint; the same command resumes" in stopped.output()
     assert stopped.process.returncode == 0
     assert not (folder / "stopped/pretrain").exists()
     shutil.copytree(folder / "stopped", folder / "alone")
@@ -121,6 +121,6 @@ def test_sigterm_to_the_whole_run_stops_it_behind_a_checkpoint(tmp_path):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
-    assert "with a checkpoint; the same command goes on" in output
+    assert "with a checkpoint; the same command resumes" in output
     assert not (tmp_path / "runs/stopped/pretrain").exists()
     assert "report" not in output, "it went no further"
