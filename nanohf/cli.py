@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe_dir", help="a folder with one YAML a stage, such as recipes/demo")
+    parser.add_argument("recipe_dir", help="a folder with one YAML per stage, such as recipes/demo")
     parser.add_argument("--name", help="the run's name, folder runs/NAME; default: the recipe folder's name")
     parser.add_argument(
         "--set",
@@ -52,7 +52,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe_dir", help="a folder with one YAML a stage, such as recipes/demo")
+    parser.add_argument("recipe_dir", help="a folder with one YAML per stage, such as recipes/demo")
     parser.add_argument("--name", help="the run's name, folder runs/NAME; default: the recipe folder's name")
     parser.add_argument("--set", action="append", default=[], metavar="STAGE.KEY=VALUE", help="override a recipe's key")
 

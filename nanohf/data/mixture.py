@@ -1,7 +1,7 @@
 """A recipe's mixture as the trainer gets it: rows of token ids and labels, and what each source gave.
 
 Conversations go through the tokenizer's chat template; labels are -100 where the assistant does not speak. Documents
-have pretraining's form, a BOS and the text, all of it trained; one that is longer than a row goes on in the next.
+have pretraining's form, a BOS and the text, all of it trained; one that is longer than a row continues in the next.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class Given:
     rows: int  # conversations, or documents and their further pieces; repeats included
     tokens: int
     trained: int  # tokens with a label
-    cut: int = 0  # rows whose end max_length cuts off; of documents, those that go on in a further row
+    cut: int = 0  # rows whose end max_length cuts off; of documents, those that continue in a further row
     malformed: int = 0  # left out: no conversation could be made of them
     untrained: int = 0  # left out: no trained token within max_length
     reason: str = ""  # what is wrong with them, counted

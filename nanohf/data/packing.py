@@ -180,7 +180,7 @@ class PackedLoader:
                     raise ConnectionError(
                         f"the text source failed {ATTEMPTS} times in a row behind document {place['position']:,} of "
                         f"epoch {place['epoch']} ({type(error).__name__}: {error}). If a file is damaged, fetch it "
-                        "again or take it away; then go on"
+                        "again or remove it; then run the same command"
                     ) from error
                 self._texts = None
                 time.sleep(2**attempt)

@@ -42,7 +42,7 @@ def problems(
 
 
 def fault_of(question: Any, answer: Any) -> str:
-    """Why a row is no word problem; empty if it is one."""
+    """Why a row is not a word problem; empty if it is one."""
     for name, value in (("question", question), ("answer", answer)):
         if not isinstance(value, str):
             return f"the {name} is {'missing' if value is None else f'a {type(value).__name__}, not text'}"

@@ -75,7 +75,7 @@ def input_model(stage: str, run_dir: str, model: str) -> Result:
     except RecipeError:
         if model in MODEL_STAGES:
             return Result("ok", stage, what, "a stage of the run, not finished yet")
-        why = f"model_name_or_path={model!r} is no stage ({', '.join(MODEL_STAGES)}), no folder and no Hub id"
+        why = f"model_name_or_path={model!r} is not a stage ({', '.join(MODEL_STAGES)}), no folder and no Hub id"
         return Result("fail", stage, what, "missing", why)
     try:
         PreTrainedConfig.get_config_dict(source)

@@ -26,7 +26,7 @@ def reward_tells(tokenizer, rows, sampled: bool) -> Result:
     )
     figure = f"right answers {mean(of_right):.2f}, wrong ones {mean(of_wrong):.2f}, {len(answers)} each"
     if len({*of_right, *of_wrong}) == 1:
-        why = "the reward is constant, so every advantage is 0 and nothing is learned; mend the reward or the answers"
+        why = "the reward is constant, so every advantage is 0 and nothing is learned; fix the reward or the answers"
         return Result("fail", "grpo", "reward", figure, why)
     if min(of_right) < 1 or max(of_wrong) > 0:
         why = "right must earn 1 and wrong 0: see that answers end in '#### number' and survive the tokenizer"

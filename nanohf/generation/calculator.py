@@ -143,7 +143,7 @@ class _Parser:
 
 
 def _bounded(value: Number | complex) -> Number:
-    """Refuses complex numbers, infinity, nan, and whatever is too large to go on with."""
+    """Refuses complex numbers, infinity, nan, and whatever is too large to compute with."""
     if isinstance(value, complex) or not abs(value) <= MAX_MAGNITUDE:
         raise ValueError(f"not a real number up to {MAX_MAGNITUDE:.0e}")
     return value

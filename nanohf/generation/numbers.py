@@ -1,7 +1,7 @@
 """The one grammar of numbers: what the calculator reads, what an answer may be, and what earns a reward.
 
 A number has digits, perhaps in groups of three with commas, and perhaps decimals: 7, 1,200, 1200.50, .5. Whatever
-continues it makes it something else, and something else is no number: 1/2, 1e3, 2:30, 5 1/2, 1.200,5, 1,2,00.
+continues it makes it something else, and something else is not a number: 1/2, 1e3, 2:30, 5 1/2, 1.200,5, 1,2,00.
 """
 
 import re

@@ -58,7 +58,7 @@ class SharedPromptCache(Cache):
     Args:
         num_layers: of the model.
         lengths: tokens of each prompt; the prompts are right-padded to the longest.
-        capacity: tokens a row may add.
+        capacity: tokens that a row may add.
     """
 
     def __init__(self, num_layers: int, lengths: list[int], capacity: int, device: torch.device):

@@ -63,7 +63,7 @@ def eval_results_yaml(stage: str, results: EvaluationRecord | None) -> str | Non
 
     Only GSM8K can: the Hub takes entries for registered benchmarks, and of our tasks' datasets openai/gsm8k is one. A
     limited evaluation (fewer than all 1,319 test rows) gives none, since it would not be the benchmark's own figure;
-    nor does the toy world, which is no Hub dataset.
+    nor does the toy world, which is not on the Hub.
     """
     task = _scores(stage, results).get("tasks", {}).get("nanohf_gsm8k")
     if not task or task.get("n") != GSM8K_TEST_ROWS:

@@ -22,14 +22,14 @@ def push(run_dir: str, stages: list[str], to: str, private: bool | None = None) 
 
 
 def check(run_dir: str, stages: list[str], to: str) -> None:
-    """Everything the user can mend, at once, before anything is sent.
+    """Everything the user can fix, at once, before anything is sent.
 
     Raises:
         RecipeError: no such run, nothing finished in it, unknown or unfinished stages, or a bad repo id.
     """
     problems = []
     if not Path(run_dir).is_dir():
-        problems.append(f"{run_dir} is no folder. Give a run's folder, such as runs/demo.")
+        problems.append(f"{run_dir} is not a folder. Give a run's folder, such as runs/demo.")
     elif not stages:
         problems.append(f"{run_dir} has no finished stage; run one first: nanohf run ... --name {Path(run_dir).name}")
     for stage in stages:

@@ -143,7 +143,7 @@ def peak_rate(accelerator, model, length: int) -> float | None:
         return None
     matrices = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
     flops = flops_per_token(matrices, model.config.num_hidden_layers, model.config.hidden_size, length)
-    console.progress(f"peak of {name} in bf16: {peak / 1e12:,.0f} TFLOP/s; {flops:,} FLOPs a token")
+    console.progress(f"peak of {name} in bf16: {peak / 1e12:,.0f} TFLOP/s; {flops:,} FLOPs per token")
     return peak * accelerator.num_processes / flops
 
 

@@ -29,7 +29,7 @@ def derive_horizon(config, vocab_size: int, num_processes: int) -> Horizon:
     """Steps, batch, accumulation and the learning rates' factor from the recipe, printed with their inputs.
 
     Raises:
-        RecipeError: batch_tokens is no multiple of what the processes read in one pass.
+        RecipeError: batch_tokens is not a multiple of what the processes read in one pass.
     """
     size = counts.parameters(config.depth, vocab_size, config.preset, config.num_attention_heads)
     keys = ("tokens_per_parameter", "tokens_per_scaling_parameter", "batch_tokens", "max_steps", "lr_scale")
@@ -48,7 +48,7 @@ def derive_horizon(config, vocab_size: int, num_processes: int) -> Horizon:
     console.progress(
         f"  = {rows} rows x {config.max_length} tokens x {num_processes} process(es) x {accumulation} pass(es)"
     )
-    console.progress(f"steps: {plan.steps:,} = {plan.tokens:,} tokens // {plan.batch_tokens:,} a step")
+    console.progress(f"steps: {plan.steps:,} = {plan.tokens:,} tokens // {plan.batch_tokens:,} per step")
     console.progress(f"learning rates: x {plan.lr_scale:.3g} = {plan.lr_from}")
     return Horizon(plan.steps, accumulation, plan.batch_tokens, plan.lr_scale, rows, num_processes)
 

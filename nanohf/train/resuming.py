@@ -25,7 +25,7 @@ class Batch:
         return self.processes * self.rows * self.accumulation
 
     def on(self, processes: int, unit: int | None = None) -> "Batch":
-        """The same rows per step with other processes, in micro-batches that are no larger.
+        """The same rows per step with other processes, in micro-batches that are not larger.
 
         unit: rows that the processes have to share out evenly besides, such as those of one generation.
 
@@ -51,7 +51,7 @@ class Batch:
         """Nothing where nothing has changed."""
         if self != before:
             console.progress(
-                f"written by {before.processes} process(es), now {self.processes}: still {self.total:,} rows a step, "
+                f"written by {before.processes} process(es), now {self.processes}: still {self.total:,} rows per step, "
                 f"as {self.accumulation} micro-batch(es) of {self.rows} on each process"
             )
 

@@ -53,7 +53,7 @@ class GuardedTrainer:
         return loss
 
     def _get_grad_norm(self, model, grad_norm=None):
-        """Called once a step, between its last backward and the optimizer."""
+        """Called once per step, between its last backward and the optimizer."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         mine = torch.stack([self._losses, torch.as_tensor(norm).to(self._losses)])
         loss, norm_everywhere = self.accelerator.reduce(mine, "mean").tolist()
@@ -65,7 +65,7 @@ class GuardedTrainer:
         return norm
 
     def _leave_out(self, loss: float, norm: float) -> None:
-        """The step is counted but not applied, and is no part of the loss that is logged."""
+        """The step is counted but not applied, and is not part of the loss that is logged."""
         self.accelerator.gradient_state._set_sync_gradients(False)  # accelerate's optimizer steps on synced ones only
         self._tr_loss = self._logged_before
         self._globalstep_last_logged += 1

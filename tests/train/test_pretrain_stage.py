@@ -104,7 +104,7 @@ def test_two_processes_stopped_and_killed_end_as_if_they_had_not_been(folder):
     alone = Launch(folder, "alone", 1)
     output = alone.output()
     assert alone.process.returncode == 0, output
-    assert "written by 2 process(es), now 1: still 8 rows a step, as 2 micro-batch(es) of 4" in output
+    assert "written by 2 process(es), now 1: still 8 rows per step, as 2 micro-batch(es) of 4" in output
     assert record(folder / "alone")["tokens"] == STEPS * 512
     assert record(folder / "alone")["world_size"] == 1
 

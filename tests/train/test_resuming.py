@@ -29,7 +29,7 @@ def test_the_micro_batch_stays_where_it_can():
 
 
 def test_a_generation_is_shared_out_as_well():
-    """48 rows a step in generations of 24: five processes can share neither, 16 only the step."""
+    """48 rows per step in generations of 24: five processes can share neither, 16 only the step."""
     assert Batch(1, 12, 4).on(2, 24) == Batch(2, 12, 2)
     assert Batch(1, 12, 4).on(3, 24) == Batch(3, 8, 2)
     with pytest.raises(RecipeError, match="24 rows evenly"):
@@ -41,6 +41,6 @@ def test_steps_tokens_and_rates_are_the_checkpoints(capsys):
     horizon = kept_horizon(written, 1)
     assert (horizon.steps, horizon.batch_tokens, horizon.lr_scale, horizon.tokens) == (30, 512, 0.5, 30 * 512)
     assert (horizon.rows, horizon.accumulation, horizon.processes) == (4, 2, 1)
-    assert "written by 2 process(es), now 1: still 8 rows a step" in capsys.readouterr().err
+    assert "written by 2 process(es), now 1: still 8 rows per step" in capsys.readouterr().err
     with pytest.raises(RecipeError, match=r"3 cannot share its 8 rows evenly\. Resume with 1 or 2 or 4 or 8"):
         kept_horizon(written, 3)
