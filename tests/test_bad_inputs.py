@@ -163,7 +163,7 @@ WRITTEN = [
     (recipe("sft.yaml", SFT.replace("rows: 5", "rows: 5, epochs: 0")), "epochs=0 must be above 0"),
     (recipe("sft.yaml", SFT + "lora_target_modules: all-linear\n"), "must be a list"),
     (texts("a.jsonl", ""), "mine"),
-    (texts("a.jsonl", '{"text": "  "}\n' * 200), "no text"),
+    (texts("a.jsonl", '{"text": "  "}\n' * 200), "with text"),
     (texts("a.jsonl", '{"body": "one"}\n' * 200), "text_column"),
     (texts("a.jsonl", "not json\n" * 3), "mine"),
     (texts("a.docx", b"PK\x03\x04"), "no data files"),

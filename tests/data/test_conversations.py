@@ -226,15 +226,15 @@ def test_the_shipped_identity_is_sound():
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("exchanges: [a", "is no YAML"),
+        ("exchanges: [a", "is not valid YAML"),
         ("- a", "must have `exchanges`"),
         ("", "must have `exchanges`"),
         ("exchanges: []", "must have `exchanges`"),
         ("exchange: [{questions: a, answers: b}]", "must have `exchanges`"),
         ("exchanges: {questions: a, answers: b}", "`exchanges` is a list"),
         ("exchanges: [{question: a, answers: b}]", "entry 1 must have `questions` and `answers`"),
-        ("exchanges: [{questions: a, answers: b}, {questions: c, answers: []}]", "entry 2, answers: None is no text"),
-        ("exchanges: [{questions: a, answers: [No]}]", "entry 1, answers: False is no text"),
+        ("exchanges: [{questions: a, answers: b}, {questions: c, answers: []}]", "entry 2, answers: None is not text"),
+        ("exchanges: [{questions: a, answers: [No]}]", "entry 1, answers: False is not text"),
         (
             "facts: {age: 1}\nexchanges: [{questions: a, answers: 'I am {name}'}]",
             "names name; the file's facts are: age",
@@ -321,7 +321,7 @@ def test_instructions_with_other_columns(tmp_path, row, says):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(ValueError, match="is no folder and no Hub id"):
+    with pytest.raises(ValueError, match="no such file or folder"):
         conversations(ChatSource(str(tmp_path / "nowhere"), "messages"))
 
 

@@ -202,7 +202,7 @@ def test_a_parquet_file_whose_pages_are_damaged(sources, tmp_path, monkeypatch):
     data[len(data) // 4 : len(data) // 2] = random.Random(0).randbytes(len(data) // 2 - len(data) // 4)
     (tmp_path / "texts.parquet").write_bytes(data)
     texts = load_dataset("parquet", data_files=str(tmp_path / "texts.parquet"), split="train", streaming=True)
-    with pytest.raises(ConnectionError, match="If a file is damaged, fetch it again or take it away"):
+    with pytest.raises(ConnectionError, match="If a file is damaged, fetch it again or remove it"):
         run(PackedLoader(texts, encode, 2, 40), 1000)
 
 

@@ -129,16 +129,16 @@ def test_packing_with_leak(doctor):
 
 
 @pytest.mark.slow
-def test_a_model_that_heeds_no_position_ids_leaks(doctor, monkeypatch):
+def test_a_model_that_ignores_position_ids_leaks(doctor, monkeypatch):
     forward = NanoHFForCausalLM.forward
 
-    def heedless(self, input_ids=None, position_ids=None, **kwargs):
+    def ignorant(self, input_ids=None, position_ids=None, **kwargs):
         return forward(self, input_ids=input_ids, **kwargs)
 
-    monkeypatch.setattr(NanoHFForCausalLM, "forward", heedless)
+    monkeypatch.setattr(NanoHFForCausalLM, "forward", ignorant)
     status, lines = doctor()
     assert status == 1
-    only([line for line in lines if "no leak" in line], "does not heed position_ids")
+    only([line for line in lines if "no leak" in line], "ignores position_ids")
 
 
 @pytest.mark.slow

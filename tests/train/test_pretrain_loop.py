@@ -275,8 +275,7 @@ def test_weights_that_are_not_finite_are_not_written(accelerator, model, tokeniz
             broken.lm_head.weight.data[0, 0] = math.inf
 
     optimizer.register_step_post_hook(overflow)
-    config = copy.copy(CONFIG)
-    config.save_steps = 1
+    config = replace(CONFIG, save_steps=1)
     go = partial(pretrain, *go.args[:5], config, *go.args[6:])
     with pytest.raises(RecipeError, match=r"step-00000002 is not written: 1 of its weights .*lm_head.*step-00000001;"):
         go()
