@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from records import FIGURES, a_recipe
 from safetensors.torch import save_file
 
 from nanohf.errors import DiskFullError, RecipeError
@@ -68,12 +69,12 @@ def test_where_all_are_damaged_nothing_is_begun_again_without_a_word(tmp_path):
 
 def test_what_is_half_written_is_no_checkpoint(tmp_path):
     """Neither to resume from nor to refuse another recipe for."""
-    folder = runs.claim(tmp_path, "pretrain", {"max_steps": 1})
+    folder = runs.claim(a_recipe(tmp_path, "pretrain", max_steps=1))
     for name in (".step-00000001.partial", ".partial/checkpoint-4", "notes-of-mine", "checkpoint-x"):
         (folder / name).mkdir(parents=True)
         (folder / name / "model.safetensors").write_text("half")
     assert newest_whole(folder) is None
-    assert runs.claim(tmp_path, "pretrain", {"max_steps": 2}) == folder
+    assert runs.claim(a_recipe(tmp_path, "pretrain", max_steps=2)) == folder
 
 
 def test_the_newest_is_by_number_and_one_of_the_same_name_is_replaced(tmp_path):
@@ -117,5 +118,5 @@ def test_a_result_that_does_not_fit_leaves_no_half_of_itself(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(DiskFullError), disk_full_said(tmp_path):
-        runs.finish(tmp_path, "sft", {}, fill)
+        runs.finish(a_recipe(tmp_path), FIGURES, fill)
     assert not list(tmp_path.iterdir())
