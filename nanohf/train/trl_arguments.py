@@ -26,10 +26,7 @@ def training_arguments(recipe: Recipe, output_dir: str) -> SFTConfig | GRPOConfi
     Raises:
         RecipeError: TRL refuses a value, or a combination of them; vLLM without a GPU.
     """
-    if getattr(recipe.trl, "use_vllm", False) and not torch.cuda.is_available():
-        raise RecipeError(
-            f"{recipe.path}: use_vllm needs a CUDA GPU; without it the engine of nanohf generates, on any device"
-        )
+    check_vllm(recipe)
     settings = asdict(recipe.trl)
     if settings["bf16"] is None:
         settings["bf16"] = bool(multiplies_bf16(device_type()))
@@ -40,6 +37,17 @@ def training_arguments(recipe: Recipe, output_dir: str) -> SFTConfig | GRPOConfi
         return CONFIGS[recipe.trl_config or ""](**settings)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{recipe.path}: {error}") from error
+
+
+def check_vllm(recipe: Recipe) -> None:
+    """
+    Raises:
+        RecipeError: the recipe asks for vLLM on a machine without a GPU for it.
+    """
+    if getattr(recipe.trl, "use_vllm", False) and not torch.cuda.is_available():
+        raise RecipeError(
+            f"{recipe.path}: use_vllm needs a CUDA GPU; without it the engine of nanohf generates, on any device"
+        )
 
 
 def check_arguments(recipes: list[Recipe]) -> None:

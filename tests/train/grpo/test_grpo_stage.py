@@ -229,6 +229,7 @@ class TestVLLM:
 
         monkeypatch.setattr(grpo, "WordProblemTrainer", trainer)
         monkeypatch.setattr("nanohf.recipe.post_training_schemas.WordProblemConfig.errors_with", lambda *_: [])
+        monkeypatch.setattr("nanohf.train.trl_arguments.check_vllm", lambda recipe: None)
         return made
 
     def test_it_generates_in_place_of_our_engine(self, guesser, tmp_path, on_a_gpu):
