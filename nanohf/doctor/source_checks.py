@@ -50,8 +50,8 @@ def reachable(stage: str, dataset: str, config: str | None, splits: list[str]) -
         return unreachable(stage, what, error)
     except ValueError as error:  # an unknown configuration; the message lists those there are
         return Result("fail", stage, what, "no such configuration", " ".join(str(error).split()))
-    named = [part.partition("[")[0].strip() for split in splits for part in split.split("+")]  # train[:90%]+test
-    if found and (missing := [split for split in dict.fromkeys(named) if split not in found]):
+    bases = [part.partition("[")[0].strip() for wanted in splits for part in wanted.split("+")]  # train[:90%]+test
+    if found and (missing := [split for split in dict.fromkeys(bases) if split not in found]):
         why = f"it has {', '.join(found)}; set split in the recipe"
         return Result("fail", stage, what, f"no split {', '.join(missing)}", why)
     return Result("ok", stage, what, ", ".join(found))
