@@ -65,10 +65,11 @@ def work(recipes: dict[str, Recipe], arguments: dict[str, list[str]], launcher: 
         elif status := launch([*launcher, "-m", MODULES[stage], *arguments[stage]]):
             again = "the same command without --from resumes" if first else "the same command resumes"
             console.error(f"{stage} ended with exit status {status}; {again} from here")
+            close(run_dir, unpublished, recipes)
             return status
         elif not runs.is_done(run_dir, stage):  # told to stop, and did
-            return 0
-        unpublished += publish(recipes[stage])
+            return close(run_dir, unpublished, recipes)
+        unpublished += publish(stage, recipes)
     console.result(f"\n{write_report(run_dir)}")
     return close(run_dir, unpublished, recipes)
 
@@ -174,27 +175,29 @@ def skip(recipe: Recipe) -> None:
         console.warning(f"it was made with another {', '.join(changed)}; to redo it: --from {stage}")
 
 
-def publish(recipe: Recipe) -> list[str]:
+def publish(stage: str, recipes: dict[str, Recipe]) -> list[str]:
     """Writes the card of a finished stage, and pushes it if its recipe says so and it is not there yet.
 
     After evaluate: the cards of all stages that were scored. Returns the stages that could not be published.
     """
-    if recipe.stage != "evaluate":
-        return [] if succeeds(publish_stage, recipe) else [recipe.stage]
+    recipe = recipes[stage]
+    if stage != "evaluate":
+        return [] if succeeds(publish_stage, recipe) else [stage]
     from nanohf.hub.publish import update_card
 
+    tokens = {name: other.hub_token for name, other in recipes.items()}
     scored = runs.evaluated(recipe.run_dir).stages
-    return [stage for stage in scored if not succeeds(update_card, recipe.run_dir, stage)]
+    return [name for name in scored if not succeeds(update_card, recipe.run_dir, name, tokens.get(name))]
 
 
 def publish_stage(recipe: Recipe) -> None:
     from nanohf.hub.publish import push_stage, write_card
 
-    pushed_to = runs.done(recipe.run_dir, recipe.stage).pushed_to
-    if not recipe.push_to_hub:
-        write_card(recipe.run_dir / recipe.stage, recipe.stage, pushed_to or recipe.hub_model_id)
-    elif pushed_to is None or pushed_to != recipe.hub_model_id:
-        push_stage(recipe.run_dir, recipe.stage, recipe.hub_model_id, recipe.hub_private_repo, recipe.hub_token)
+    pushed_to, wanted = runs.done(recipe.run_dir, recipe.stage).pushed_to or "", recipe.hub_model_id
+    if not recipe.push_to_hub and not pushed_to:
+        write_card(recipe.run_dir / recipe.stage, recipe.stage, wanted)
+    if recipe.push_to_hub and wanted not in (pushed_to, pushed_to.partition("/")[2]):  # the default has no USER/
+        push_stage(recipe.run_dir, recipe.stage, wanted, recipe.hub_private_repo, recipe.hub_token)
 
 
 def succeeds(publishing: Callable, *arguments) -> bool:
@@ -211,14 +214,16 @@ def succeeds(publishing: Callable, *arguments) -> bool:
 
 
 def close(run_dir: Path, unpublished: list[str], recipes: dict[str, Recipe]) -> int:
-    """The last lines: what is not published, and the command for it."""
+    """The last lines: what is not published, and the command for it. The exit status: 1 if anything is not."""
     if not (stages := list(dict.fromkeys(unpublished))):
         return 0
-    to = {recipes[stage].hub_model_id.removesuffix(f"-{stage}") for stage in stages if stage in recipes}
-    target = to.pop() if len(to) == 1 else "USER/NAME"
-    target = target if "/" in target else f"USER/{target}"
+    by_target: dict[str, list[str]] = {}
+    for stage in stages:
+        repo = runs.done(run_dir, stage).pushed_to or (recipes[stage].hub_model_id if stage in recipes else "USER/NAME")
+        target = (repo if "/" in repo else f"USER/{repo}").removesuffix(f"-{stage}")
+        by_target.setdefault(target, []).append(stage)
+    commands = [f"  nanohf push {run_dir} {' '.join(names)} --to {target}" for target, names in by_target.items()]
     console.error(
-        f"not published: {', '.join(stages)}. The results are safe in {run_dir}. Push them with\n"
-        f"  nanohf push {run_dir} {' '.join(stages)} --to {target}"
+        f"not published: {', '.join(stages)}. The results are safe in {run_dir}. Push them with\n" + "\n".join(commands)
     )
     return 1

@@ -59,10 +59,11 @@ def push_stage(
     return str(url)
 
 
-def update_card(run_dir: str | Path, stage: str) -> str | None:
+def update_card(run_dir: str | Path, stage: str, token: str | None = None) -> str | None:
     """Writes the card again, as after an evaluation, and pushes it with .eval_results to where the stage was pushed to.
 
-    Returns the repo's id; None: it never was, and only the folder's card is written.
+    A card that says nothing new is not pushed. Returns the repo's id; None: it never was pushed, and only the folder's
+    card is written.
 
     Raises:
         PushError: the stage is not finished, or the Hub cannot be reached or says no.
@@ -70,14 +71,15 @@ def update_card(run_dir: str | Path, stage: str) -> str | None:
     folder = Path(run_dir) / stage
     if (record := runs.done(run_dir, stage)) is None:
         raise PushError(f"{run_dir} has no finished stage {stage!r}, so there is no card to update")
-    target = record.pushed_to
+    target, readme = record.pushed_to, folder / "README.md"
+    before = readme.read_text(encoding="utf-8") if readme.is_file() else None
     write_card(folder, stage, target or f"{Path(run_dir).resolve().name}-{stage}")
-    if target is None:
-        return None
-    api = HfApi()
-    with _safely(folder, target, None):
+    if target is None or readme.read_text(encoding="utf-8") == before:
+        return target
+    api = HfApi(token=token)
+    with _safely(folder, target, token):
         operations: list[CommitOperationAdd | CommitOperationDelete]
-        operations = [CommitOperationAdd("README.md", folder / "README.md")]
+        operations = [CommitOperationAdd("README.md", readme)]
         if (folder / EVAL_RESULTS).is_file():
             operations.append(CommitOperationAdd(EVAL_RESULTS, folder / EVAL_RESULTS))
         elif api.file_exists(target, EVAL_RESULTS):

@@ -17,6 +17,7 @@ from nanohf.recipe.schemas import EvaluateConfig, PretrainConfig, TokenizerConfi
 from nanohf.recipe.stage_names import CHAT_STAGES, require_stage
 from nanohf.recipe.trl_keys import trl_keys, trl_settings
 from nanohf.recipe.values import WrongValue, from_command_line, from_yaml, kinds_of, suggestion
+from nanohf.recipe.yaml_file import read_mapping
 
 # A stage's own keys, and whose keys of TRL's it takes besides.
 SCHEMAS: dict[str, tuple[type, str | None]] = {
@@ -31,6 +32,7 @@ NOT_MIXTURES = {"chat_template_path", "completion_only_loss", "dataset_text_fiel
 NOT_MUONS = {"learning_rate", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"}
 NOT_MUONS |= {"optim_args", "optim_target_modules"}
 NOT_OURS = {"output_dir", "resume_from_checkpoint"}
+SECRET = {"hub_token"}  # of all TRL's keys, the only access token
 MIXTURES = ("mixture", "eval_mixture")
 
 
@@ -123,20 +125,9 @@ def read(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict
     """A recipe's keys, its base's included, and the folder of the file that each key stands in.
 
     Raises:
-        RecipeError: a file that is missing, no UTF-8 or no YAML mapping; a base that leads back to its own recipe.
+        RecipeError: a file that `read_mapping` refuses; a base that leads back to its own recipe.
     """
-    import yaml
-
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
-    except OSError as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"recipe {path} is not UTF-8 text (byte {error.start:,}). Save it as UTF-8.") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"recipe {path} is not valid YAML: {error}") from error
-    if not isinstance(recipe, dict):
-        raise RecipeError(f"recipe {path} must map keys to values, not be a {type(recipe).__name__}")
+    recipe = read_mapping(path)
     base = recipe.pop("base", None)
     folders = dict.fromkeys(recipe, path.parent)
     if base is None:
@@ -153,9 +144,13 @@ def read(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict
 def kinds_of_keys(stage: str) -> dict[str, tuple[type, ...]]:
     """Every key that the stage's recipe may have, ours and TRL's, with the kinds of value it takes."""
     schema, config = SCHEMAS[stage]
-    hints = get_type_hints(schema)
     trl = {key: kinds for key, (kinds, _) in trl_keys(config).items()} if config else {}
-    return trl | {f.name: kinds_of(hints[f.name]) for f in fields(schema)}
+    return trl | kinds_of_fields(schema)
+
+
+def kinds_of_fields(schema: type) -> dict[str, tuple[type, ...]]:
+    hints = get_type_hints(schema)
+    return {f.name: kinds_of(hints[f.name]) for f in fields(schema)}
 
 
 def typed(written: dict, overrides: dict[str, list[str]], kinds: dict[str, tuple[type, ...]]) -> dict[str, Any]:
@@ -213,19 +208,26 @@ def built(stage: str, path: Path, values: dict[str, Any], folders: dict[str, Pat
     trl = trl_settings(config)(**{key: v for key, v in values.items() if key not in own}) if config else None
     if trl and (errors := settings.errors_with(trl)):
         raise RecipeError(errors)
-    written = {key: value for key, value in values.items() if not key.endswith("_token")}
+    written = {key: value for key, value in values.items() if key not in SECRET}
     return Recipe(stage, path, written, settings, trl)
 
 
 def sources(name: str, entries: list, folder: Path) -> tuple[list[ChatSource], list[str]]:
     """A mixture's lines as sources, and an error for each that is none. Identity files are found from `folder`."""
-    found, errors = [], []
+    found, errors, kinds = [], [], kinds_of_fields(ChatSource)
     for i, entry in enumerate(entries):
         try:
-            if str(entry["dataset"]).endswith(SUFFIXES):
-                entry = entry | {"dataset": os.path.normpath(folder / entry["dataset"])}
-            found.append(ChatSource(**entry))
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            known = ", ".join(f.name for f in fields(ChatSource))
-            errors.append(f"{name}[{i}] = {entry}: {error}. Keys: {known}.")
+            found.append(ChatSource(**source_values(entry, folder, kinds)))
+        except ValueError as error:
+            reasons = "; ".join(str(error).splitlines())
+            errors.append(f"{name}[{i}] = {entry}: {reasons} (keys: {', '.join(kinds)})")
     return found, errors
+
+
+def source_values(entry: Any, folder: Path, kinds: dict[str, tuple[type, ...]]) -> dict[str, Any]:
+    if not isinstance(entry, dict) or "dataset" not in entry:
+        raise ValueError("it must be a mapping with a dataset, such as {dataset: builtin, config: problems, rows: 100}")
+    values = typed(entry, {}, kinds)
+    if values["dataset"].endswith(SUFFIXES):
+        values["dataset"] = os.path.normpath(folder / values["dataset"])
+    return values

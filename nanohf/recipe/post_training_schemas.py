@@ -2,16 +2,18 @@
 
 from dataclasses import MISSING, dataclass, field, fields
 from importlib.util import find_spec
+from math import gcd
 from typing import Any
 
 from nanohf.data.chat_source import ChatSource
 from nanohf.errors import RecipeError
-from nanohf.recipe.schemas import RunFolder, missing_trackers, too_small
+from nanohf.recipe.schemas import RunFolder, missing_trackers, not_words, too_small
 from nanohf.recipe.stage_names import CHAT_STAGES
 from nanohf.recipe.trl_keys import trl_keys
 
 RATES = ("lr_scale", "matrix_lr", "embedding_lr", "head_lr")
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+COUNTS = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")  # of TRL's
 # Of GRPOConfig, what only transformers' generate or vLLM would use.
 NOT_THE_ENGINES = (
     "top_p", "min_p", "repetition_penalty", "generation_kwargs", "chat_template_kwargs", "cache_implementation",
@@ -38,7 +40,7 @@ class PostTrainingConfig(RunFolder):
     lora_target_modules: list[str] = field(default_factory=lambda: ["all-linear"], metadata={"help": "what to adapt"})
 
     def __post_init__(self):
-        errors = too_small(
+        errors = not_words(self, "lora_target_modules") + too_small(
             self, max_nonfinite_steps=1, lora_r=1, lora_alpha=1, lr_scale=0, matrix_lr=0, embedding_lr=0, head_lr=0
         )
         if self.optimizer not in ("muon", "trl"):
@@ -63,7 +65,10 @@ class PostTrainingConfig(RunFolder):
 
     def errors_with(self, trl: Any) -> list[str]:
         """What does not fit together with the recipe's TRL keys."""
-        return missing_trackers(trl.report_to)
+        errors = missing_trackers(trl.report_to) + too_small(trl, **dict.fromkeys(COUNTS, 1), seed=0, max_grad_norm=0)
+        if trl.max_steps < 1 and not trl.num_train_epochs > 0:
+            errors.append(f"num_train_epochs={trl.num_train_epochs} must be above 0, or max_steps at least 1")
+        return errors
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,9 @@ class ChatConfig(PostTrainingConfig):
         if errors := errors or self.document_errors():
             raise RecipeError(errors)
 
+    def errors_with(self, trl: Any) -> list[str]:
+        return super().errors_with(trl) + too_small(trl, max_length=2)
+
     def document_errors(self) -> list[str]:
         errors = []
         for name in ("mixture", "eval_mixture"):
@@ -106,6 +114,18 @@ class ChatConfig(PostTrainingConfig):
         if any(source.share for source in self.eval_mixture):
             errors.append("eval_mixture: a share has no meaning there; give the documents' number as rows")
         return errors
+
+
+def save_steps_errors(trl: Any) -> list[str]:
+    """A checkpoint in the midst of what one generation serves could not be continued from."""
+    generation = (trl.steps_per_generation or trl.gradient_accumulation_steps) * trl.num_iterations  # micro-batches
+    steps = generation // gcd(generation, trl.gradient_accumulation_steps)
+    if trl.save_steps % steps == 0:
+        return []
+    return [
+        f"save_steps={trl.save_steps} must be a multiple of {steps}, the steps that one generation serves, "
+        f"or a resumed run does not continue as it was. Try {max(1, round(trl.save_steps / steps)) * steps}."
+    ]
 
 
 @dataclass(frozen=True)
@@ -131,15 +151,12 @@ class WordProblemConfig(PostTrainingConfig):
             raise RecipeError(errors)
 
     def errors_with(self, trl: Any) -> list[str]:
-        errors = super().errors_with(trl) + too_small(trl, top_k=0)
-        generation = (trl.steps_per_generation or trl.gradient_accumulation_steps) * trl.num_iterations  # micro-batches
-        if trl.save_steps * trl.gradient_accumulation_steps % generation:
-            steps = generation // trl.gradient_accumulation_steps
-            errors.append(
-                f"save_steps={trl.save_steps} must be a multiple of {steps}, the steps that one generation serves, "
-                "or a resumed run does not continue as it was. "
-                f"Try {max(1, round(trl.save_steps / steps)) * steps}."
-            )
+        errors = super().errors_with(trl)
+        errors += too_small(trl, num_generations=2, num_iterations=1, steps_per_generation=1, max_completion_length=1)
+        errors += too_small(trl, top_k=0, beta=0)
+        if not trl.temperature > 0:
+            errors.append(f"temperature={trl.temperature} must be above 0: groups need different answers")
+        errors += [] if errors else save_steps_errors(trl)
         if self.skip_settled and trl.dataloader_num_workers:
             errors.append(
                 f"dataloader_num_workers={trl.dataloader_num_workers} draws word problems before the rewards are "

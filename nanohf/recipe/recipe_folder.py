@@ -6,6 +6,8 @@ from nanohf.errors import RecipeError
 from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.recipe.stage_names import CHAT_STAGES, RESULT_STAGES, require_stage
 
+BY_THE_RUN = ("config", "run_dir", "stage")
+
 
 def shipped(name: str) -> Path:
     """A folder that stands beside the package: in a checkout at the top level, in an installed wheel inside it."""
@@ -46,7 +48,7 @@ def stage_arguments(folder: Path, run_dir: Path, stage: str, overrides: list[str
     overrides: STAGE.KEY=VALUE, or STAGE=RECIPE for another recipe of the folder. push: USER/NAME, or None.
 
     Raises:
-        RecipeError: an override that is neither.
+        RecipeError: an override that is neither, or of a key that the run itself sets.
     """
     file, values = stage, []
     for override in overrides:
@@ -58,6 +60,8 @@ def stage_arguments(folder: Path, run_dir: Path, stage: str, overrides: list[str
                 "or STAGE=RECIPE, such as grpo=grpo_fast"
             )
         require_stage(owner)
+        if key in BY_THE_RUN:
+            raise RecipeError(f"--set {override}: {key} is the run's to say; --name NAME sets its folder, runs/NAME")
         if owner == stage and dot:
             values += [f"--{key}", value]
         elif owner == stage:

@@ -26,6 +26,11 @@ def too_small(config, **least: float) -> list[str]:
     return [f"{k}={value} must be at least {least[k]}" for k, value in given.items() if value < least[k]]
 
 
+def not_words(config, *names: str) -> list[str]:
+    given = {k: getattr(config, k) for k in names}
+    return [f"{k}={v} must be a list of words" for k, v in given.items() if not all(isinstance(w, str) for w in v)]
+
+
 @dataclass(frozen=True)
 class TextSource:
     """Where documents come from. See `nanohf.data.sources.text_stream`."""
@@ -121,7 +126,7 @@ class PretrainConfig(Publish, TextSource, RunFolder):
             self, depth=1, max_length=2, per_device_train_batch_size=1, batch_tokens=1,
             eval_steps=1, eval_tokens=1, save_steps=1, save_minutes=0, save_total_limit=1, logging_steps=1,
             max_nonfinite_steps=1, matrix_lr=0, embedding_lr=0, head_lr=0, weight_decay=0, normuon=0, warmup_steps=0,
-            max_grad_norm=0,
+            max_grad_norm=0, seed=0,
         )  # fmt: skip
         if self.max_steps != -1 and self.max_steps < 1:
             errors.append(f"max_steps={self.max_steps} must be at least 1, or -1 for the horizon")
@@ -174,7 +179,8 @@ class EvaluateConfig(RunFolder):
     seed: int = field(default=42, metadata={"help": "of the samples"})
 
     def __post_init__(self):
-        errors = []
+        if errors := not_words(self, "stages", "tasks"):
+            raise RecipeError(errors)
         if not self.stages or (unknown := set(self.stages) - set(MODEL_STAGES)):
             wrong = sorted(unknown) if self.stages else "[]"
             errors.append(f"stages={wrong}: give one or more of pretrain, midtrain, sft and grpo")
@@ -191,6 +197,7 @@ class EvaluateConfig(RunFolder):
             batch_size=1,
             eval_tokens=1,
             max_length=2,
+            seed=0,
         )
         if self.limit is not None:
             errors += too_small(self, limit=1)

@@ -1,7 +1,9 @@
 """Values of recipes: what a YAML value or the text of an override becomes for a key of a given type."""
 
 import difflib
+import math
 from collections.abc import Collection
+from contextlib import suppress
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -39,17 +41,17 @@ def from_yaml(key: str, value: Any, kinds: Collection[type]) -> Any:
     A number written as YAML's text (1e-3) becomes one. YAML reads a bare `no` as false; for text it is "no" again.
 
     Raises:
-        WrongValue: it is of none of the kinds.
+        WrongValue: it is of none of the kinds, or no finite number.
     """
+    if isinstance(value, str) and float in kinds and str not in kinds:
+        with suppress(ValueError):
+            value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise WrongValue(f"{key}={value} must be a finite number")
     if type(value) in kinds or (type(value) is int and float in kinds):
         return value
     if isinstance(value, bool) and str in kinds:
         return "yes" if value else "no"
-    if isinstance(value, str) and float in kinds:
-        try:
-            return float(value)
-        except ValueError:
-            pass
     allowed = " or ".join(NAMES[kind] for kind in kinds if kind in NAMES)
     example = f", such as [{value}]" if list in kinds and str not in kinds else ""
     raise WrongValue(f"{key}={value!r} must be {allowed}{example}")
@@ -61,18 +63,13 @@ def from_command_line(key: str, words: list[str], kinds: Collection[type]) -> An
     Raises:
         WrongValue: as `from_yaml`.
     """
-    import yaml
-
     if not words and bool in kinds:
         return True
     if list in kinds and (len(words) != 1 or not words[0].startswith("[")) and (str not in kinds or len(words) > 1):
-        return [yaml.safe_load(word) for word in words]
+        return [_parsed(word) for word in words]
     if len(words) != 1:
         raise WrongValue(f"{key}={' '.join(words)!r} must be one value")
-    try:
-        value = yaml.safe_load(words[0])
-    except yaml.YAMLError:
-        value = words[0]
+    value = _parsed(words[0])
     if str in kinds and type(value) not in (NoneType, list, dict) and not (bool in kinds and isinstance(value, bool)):
         return words[0]
     if value is None and NoneType not in kinds and str in kinds:
@@ -80,6 +77,17 @@ def from_command_line(key: str, words: list[str], kinds: Collection[type]) -> An
     return from_yaml(key, value, kinds)
 
 
-def suggestion(word: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
+def _parsed(word: str) -> Any:
+    """The word as YAML, or as it is where it is not valid YAML."""
+    import yaml
+
+    try:
+        return yaml.safe_load(word)
+    except yaml.YAMLError:
+        return word
+
+
+def suggestion(word: object, known: Collection[str]) -> str:
+    """The nearest of the known words. YAML may take a key for a number or for true."""
+    close = difflib.get_close_matches(str(word), known, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""

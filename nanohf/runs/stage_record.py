@@ -31,15 +31,22 @@ class _Written:
         try:
             written = json.loads(path.read_text(encoding="utf-8"))
             version = written.pop("schema_version", 1)
-        except (ValueError, AttributeError) as error:
-            raise RecipeError(f"{path} is damaged: {error}. Move its folder away and run the stage again.") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise damaged(path, error) from error
         if version != SCHEMA_VERSION:
             raise RecipeError(
                 f"{path} has schema_version {version}; this nanohf reads {SCHEMA_VERSION}. "
                 "Run the stage again under another --name, or use the nanohf that wrote it."
             )
         known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in written.items() if key in known})
+        try:
+            return cls(**{key: value for key, value in written.items() if key in known})
+        except TypeError as error:  # a figure is missing that every record has
+            raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> RecipeError:
+    return RecipeError(f"{path} is damaged: {error}. Delete the file and run its stage again.")
 
 
 @dataclass(frozen=True)
