@@ -154,11 +154,9 @@ def stages(pretrain: Pretraining, inputs: StageInputs) -> dict[str, Stage]:
     i = inputs
     midtrain = midtrain_steps(i.midtrain_rows, i.mean_row_tokens, i.midtrain_batch_tokens, i.midtrain_epochs)
     sft = sft_steps(i.sft_rows, i.sft_rows_per_step, i.sft_epochs)
-    grpo = rl_steps(i.grpo_problems, i.grpo_problems_per_step, i.grpo_epochs)
     per_row = f"{i.mean_row_tokens:,} tokens per row (assumed)"
     midtrain_rows = f"{i.midtrain_rows:,} rows x {i.midtrain_epochs} epoch(s)"
     sft_rows = f"{i.sft_rows:,} rows x {i.sft_epochs} epoch(s)"
-    per_step = f"{i.grpo_problems_per_step:,} problems x {i.grpo_completions:,} completions"
     listed = (
         Stage("tokenizer", None, None, f"reads up to {TOKENIZER_CHARS:,} characters"),
         Stage(
@@ -182,13 +180,19 @@ def stages(pretrain: Pretraining, inputs: StageInputs) -> dict[str, Stage]:
             f"ceil({sft_rows} / {i.sft_rows_per_step:,} rows per step)",
             f"{sft_rows} x {per_row}",
         ),
-        Stage(
-            "grpo",
-            grpo,
-            grpo * i.grpo_problems_per_step * i.grpo_completions * i.grpo_completion_tokens,
-            f"{i.grpo_problems:,} problems // {i.grpo_problems_per_step:,} per step x {i.grpo_epochs} epoch(s)",
-            f"at most {grpo:,} steps x {per_step} x {i.grpo_completion_tokens:,} tokens",
-        ),
+        grpo_stage(i),
         Stage("evaluate", None, None, "optimizes nothing"),
     )
     return {stage.name: stage for stage in listed}
+
+
+def grpo_stage(i: StageInputs) -> Stage:
+    steps = rl_steps(i.grpo_problems, i.grpo_problems_per_step, i.grpo_epochs)
+    per_step = f"{i.grpo_problems_per_step:,} problems x {i.grpo_completions:,} completions"
+    return Stage(
+        "grpo",
+        steps,
+        steps * i.grpo_problems_per_step * i.grpo_completions * i.grpo_completion_tokens,
+        f"{i.grpo_problems:,} problems // {i.grpo_problems_per_step:,} per step x {i.grpo_epochs} epoch(s)",
+        f"at most {steps:,} steps x {per_step} x {i.grpo_completion_tokens:,} tokens",
+    )
