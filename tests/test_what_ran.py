@@ -48,16 +48,18 @@ def test_a_recipe_edited_while_its_stage_runs_changes_no_record(chain):
     done = nanohf(chain, "run", "recipe", "--name", "mine", "--until", "tokenizer")
     assert done.returncode == 0, done.stderr
     path = chain / "recipe/pretrain.yaml"
-    path.write_text(path.read_text().replace("max_steps: 2", "max_steps: 400\nsave_steps: 5\nseed: 7"))
+    longer = path.read_text().replace("max_steps: 2", "max_steps: 100\nsave_steps: 5\nseed: 7")
+    path.write_text(longer.replace("eval_steps: 2", "eval_steps: 100"))
     stage = [sys.executable, "-m", "nanohf.stages.pretrain", "--config", str(path), "--run_dir", "runs/mine"]
-    process = subprocess.Popen(stage, cwd=chain, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    log = chain / "log"
+    process = subprocess.Popen(stage, cwd=chain, env=ENVIRONMENT, stderr=log.open("w"))  # a pipe would fill up
     for _ in range(1200):
         if list((chain / "runs/mine/checkpoints/pretrain").glob("step-*")):
             break
         time.sleep(0.05)
     assert process.poll() is None, "it ended before it could be edited"
     path.write_text(path.read_text().replace("seed: 7", "seed: 8").replace("depth: 1", "depth: 2"))
-    assert process.wait(timeout=200) == 0, process.stderr.read()
+    assert process.wait(timeout=200) == 0, log.read_text()
 
     run_dir = chain / "runs/mine"
     record = json.loads((run_dir / "pretrain/stage.json").read_text())

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,8 +26,12 @@ def append_evaluation(run_dir: Path, record: EvaluationRecord, finished: str) ->
 
 
 def _append(run_dir: Path, line: dict) -> None:
-    with (run_dir / LEDGER).open("a", encoding="utf-8") as ledger:
-        ledger.write(json.dumps(line) + "\n")
+    with (run_dir / LEDGER).open("ab+") as ledger:
+        ledger.seek(0, os.SEEK_END)
+        if ledger.tell():
+            ledger.seek(-1, os.SEEK_END)
+        half = ledger.read(1) not in (b"", b"\n")  # of a killed run
+        ledger.write(b"\n" * half + json.dumps(line).encode() + b"\n")
 
 
 @dataclass(frozen=True)

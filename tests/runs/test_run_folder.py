@@ -37,6 +37,16 @@ def test_a_stage_is_there_whole_or_not_at_all(tmp_path):
     assert json.loads((tmp_path / "ledger.jsonl").read_text())["stage"] == "sft"
 
 
+def test_a_line_that_a_killed_run_left_half_costs_no_other(tmp_path):
+    finish(tmp_path)
+    with (tmp_path / "ledger.jsonl").open("a") as ledger:
+        ledger.write('{"stage": "grp')
+    finish(tmp_path, "midtrain")
+    finish(tmp_path, "grpo")
+    lines = (tmp_path / "ledger.jsonl").read_text().splitlines()
+    assert [json.loads(line)["stage"] for line in (lines[0], *lines[2:])] == ["sft", "midtrain", "grpo"]
+
+
 def test_what_is_done_again_is_kept(tmp_path):
     finish(tmp_path, text="old")
     finish(tmp_path, text="new")
