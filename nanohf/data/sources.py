@@ -1,64 +1,101 @@
-"""Where text and examples come from: `builtin` (the toy world), a folder, or a Hub id, all as `datasets` objects."""
+"""Where text and examples come from: `builtin` (the toy world), files on this machine, or a Hub id."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
 from datasets.data_files import EmptyDatasetError
 
-from nanohf.data import spelling
+from nanohf.data import spelling, text_files
+from nanohf.data import text_readers as readers
 from nanohf.data import toy_world as world
+from nanohf.data.pieces import PIECE
+from nanohf.data.skipped import skip_file, skipped_files
+from nanohf.data.text_stream import HubText, LocalText, TextStream
+from nanohf.errors import RecipeError
+
+__all__ = ["BUILTIN", "check_examples", "check_text", "examples", "is_local", "skipped_files", "text_stream"]
 
 BUILTIN = "builtin"
 BUILTIN_DOCUMENTS = 10**9  # generated as they are read, so as good as endless
-skipped_files: set[str] = set()  # damaged ones; datasets says so in its log only
-FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "text", ".csv": "csv"}
+CHECKED = 256_000_000  # bytes of a source that are looked at before any work, at most
+HEAD = 8_000_000  # of one file
+MOST_BAD = 0.1  # of the rows looked at; more is no accident
 
 
-def text_stream(dataset: str, split: str, config: str | None = None, column: str = "text") -> IterableDataset:
-    """The documents of a text source as a stream of {"text": str}, with exact `state_dict`.
+def text_stream(
+    dataset: str,
+    part: str,
+    config: str | None = None,
+    column: str = "text",
+    split: str = "train",
+    seed: int = 0,
+) -> TextStream | IterableDataset:
+    """The documents of a text source, {"text": str}, with exact `state_dict`, shuffled by seed and epoch.
 
-    dataset: "builtin", a folder (.parquet, .jsonl, .json, .csv, .txt) or a Hub id. split: "train" or "validation". A
-    source without a validation split lends its last data file (as nanochat does), or every 100th document if it has
-    only one. A .txt file is one document; an only one is read by its paragraphs. Parquet files that cannot be opened
-    are skipped with a warning and noted in `skipped_files`.
+    Args:
+        dataset: "builtin", a file, a folder (.parquet, .jsonl, .json, .csv, .txt; see `text_files.find`) or a Hub id.
+        part: "train" or "validation" (any other name counts as validation). A source without a split for validation
+            has a hundredth of its documents held out, chosen by a hash of their text; several files on the Hub lend
+            the last instead, as nanochat does.
+        split: the one to train on, where a source calls it something else than train.
+
+    Files here come with "begins": a document longer than `PIECE` characters comes in pieces, each a row, of which only
+    the first begins it. Files and rows that cannot be read are skipped with a warning and noted in `skipped_files`.
 
     Raises:
-        ValueError: no such folder, no data files in it, no such column, or no document for this split.
+        RecipeError: no such source, split or column, no text, or too little of it for both parts.
     """
+    part = "train" if part == "train" else "validation"
     if dataset == BUILTIN:
-        rows = {"kind": "documents", "split": "train" if split == "train" else "test", "size": BUILTIN_DOCUMENTS}
+        rows = {"kind": "documents", "split": "train" if part == "train" else "test", "size": BUILTIN_DOCUMENTS}
         return IterableDataset.from_generator(world.rows, gen_kwargs=rows)
-
-    files = _data_files(dataset, config)
-    if "train" in files:
-        train, validation = files["train"], list(files.get("validation") or files.get("test") or [])
-    else:  # a file called test.txt and nothing beside it
-        train, validation = [file for part in files.values() for file in part], []
-    if not validation and len(train) > 1:
-        *train, last = sorted(train)
-        validation = [last]
-    chosen = validation if split == "validation" and validation else train
-    name = chosen[0].removesuffix(".gz").removesuffix(".zst")
-    if (kind := FORMATS.get(Path(name).suffix)) is None:
-        raise ValueError(f"dataset={dataset!r}: {Path(name).name} is none of {', '.join(FORMATS)}")
-    options = {"parquet": {"on_bad_files": "warn"}, "text": {"sample_by": "document" if validation else "paragraph"}}
     try:
-        stream = load_dataset(kind, data_files=chosen, split="train", streaming=True, **options.get(kind, {}))
-        first = next(iter(stream))
-    except StopIteration:
-        raise ValueError(f"dataset={dataset!r}: {Path(name).name} holds no documents") from None
+        if is_local(dataset):
+            files = text_files.find(dataset, config, split)
+            own = files.validation if part == "validation" else files.train
+            return TextStream(LocalText(own or files.train, column), seed, None if files.validation else part)
+        train, validation, load, size = _on_the_hub(dataset, config, column, split)
+        source = HubText(validation if part == "validation" and validation else train, column, load, size)
+        return TextStream(source, seed, None if validation else part)
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"dataset={dataset!r} {error}") from error
+
+
+def _on_the_hub(dataset: str, config: str | None, column: str, split: str) -> tuple:
+    """The files to train on, those for validation (if there are), what opens some of them, and their bytes of text."""
+    try:
+        builder = load_dataset_builder(dataset, config)
+    except EmptyDatasetError as error:
+        raise RecipeError(f"dataset={dataset!r} holds no data files ({text_files.ENDINGS})") from error
+    files = {str(name): [str(file) for file in found] for name, found in (builder.config.data_files or {}).items()}
+    if split not in files:
+        raise RecipeError(f"dataset={dataset!r} has no split {split!r} but {', '.join(files)}. Set split.")
+    train = sorted(files[split])
+    validation = next((files[name] for name in ("validation", "test") if name != split and name in files), [])
+    if not validation and len(train) > 1:
+        *train, last = train
+        validation = [last]
+    if (kind := text_files.kind(Path(train[0]))) is None:
+        raise RecipeError(f"dataset={dataset!r}: {Path(train[0]).name} has none of the endings {text_files.ENDINGS}")
+    load = partial(_streamed, kind)
+    first = next(iter(load(train)), None)
+    if first is None:
+        raise RecipeError(f"dataset={dataset!r}: {Path(train[0]).name} holds no documents")
     if column not in first:
-        raise ValueError(f"dataset={dataset!r} has no column {column!r} but {', '.join(first)}. Set text_column.")
-    if not validation:  # one file: every 100th document is for validation
-        stream = stream.filter(lambda _, i: (i % 100 == 99) == (split == "validation"), with_indices=True)
-        if next(iter(stream), None) is None:
-            raise ValueError(
-                f"dataset={dataset!r} is one file of fewer than 100 documents, so none is left for validation. "
-                "Use more text, or a second file, which then is the validation text."
-            )
-    stream = stream.select_columns(column)
-    return stream.rename_column(column, "text") if column != "text" else stream
+        raise RecipeError(f"dataset={dataset!r} has no column {column!r} but {', '.join(first)}. Set text_column.")
+    if not isinstance(first[column], str | None):
+        raise RecipeError(_wrong_kind(dataset, f"column {column!r} holds {type(first[column]).__name__}, not text"))
+    splits = builder.info.splits or {}
+    return train, validation, load, splits[split].num_bytes if split in splits else None
+
+
+def _streamed(kind: str, files: list[str]) -> IterableDataset:
+    options = {"parquet": {"on_bad_files": "warn"}, "text": {"sample_by": "document"}}.get(kind, {})
+    return load_dataset(kind, data_files=files, split="train", streaming=True, **options)
 
 
 def examples(dataset: str, split: str, config: str | None = None, rows: int | None = None, seed: int = 0) -> Dataset:
@@ -75,18 +112,50 @@ def examples(dataset: str, split: str, config: str | None = None, rows: int | No
     return table if rows is None else table.select(range(min(rows, len(table))))
 
 
-def check_text(dataset: str, config: str | None = None, column: str = "text") -> None:
+def check_text(dataset: str, config: str | None = None, column: str = "text", split: str = "train") -> None:
     """Fails early on a text source on this machine that cannot work; a Hub id is left for the stage to open.
 
     Raises:
-        ValueError: a folder that does not exist or holds no data, no text, or too little to spare some for validation.
+        RecipeError: no such file or folder, no text in it, another encoding or kind of value, or many bad rows.
     """
-    if dataset == BUILTIN or not _is_folder(dataset):
+    if dataset == BUILTIN or not is_local(dataset):
         return
-    text_stream(dataset, "validation", config, column)
-    texts = (row["text"] for row in text_stream(dataset, "train", config, column).take(100))
-    if not any(text and text.strip() for text in texts):
-        raise ValueError(f"dataset={dataset!r} has no text in column {column!r} of its first 100 documents")
+    files, budget = text_files.find(dataset, config, split), CHECKED
+    for file in files.train + files.validation:
+        if budget > 0:
+            _check_file(dataset, file, column)
+            budget -= min(HEAD, file.stat().st_size)
+    for part in ("train", "validation"):
+        stream = text_stream(dataset, part, config, column, split)
+        if not any(row["text"].strip() for row in stream.take(100)):
+            raise RecipeError(f"dataset={dataset!r} has no text in column {column!r} of its first 100 documents")
+
+
+def _check_file(dataset: str, file: Path, column: str) -> None:
+    """The first megabytes of a file: bad rows are skipped later, but not where they are many, or say something else."""
+    good, bad, size = 0, [], 0
+    for chunk in readers.chunks(file):
+        for row in readers.rows(chunk, column, PIECE):
+            bad += [row] if row.fault else []
+            good += not row.fault
+            if row.fault.endswith("not UTF-8") or (size := size + len(row.text)) > HEAD:
+                break
+        if size > HEAD or (bad and bad[-1].fault.endswith("not UTF-8")):
+            break
+    if bad and (bad[-1].fault.endswith("not UTF-8") or len(bad) > MOST_BAD * (good + len(bad))):
+        row = bad[-1] if bad[-1].fault.endswith("not UTF-8") else bad[0]
+        share = "" if row.fault.endswith("not UTF-8") else f" ({len(bad):,} of the first {good + len(bad):,} rows)"
+        raise RecipeError(_wrong_kind(dataset, f"{file}, {readers.place(file, row)}: {row.fault}{share}"))
+
+
+def _wrong_kind(dataset: str, fault: str) -> str:
+    if fault.endswith("not UTF-8"):
+        cure = "Convert it: iconv -f LATIN1 -t UTF-8 FILE > NEW (or -f UTF-16)"
+    elif "column" in fault:
+        cure = "Set text_column to the one that holds the text, or convert its values to text"
+    else:
+        cure = "Mend the file or take it out"
+    return f"dataset={dataset!r}: {fault}. {cure}."
 
 
 def check_examples(dataset: str, config: str | None = None, rows: int | None = None) -> None:
@@ -101,34 +170,35 @@ def check_examples(dataset: str, config: str | None = None, rows: int | None = N
             raise ValueError(f"dataset=builtin, config={config!r}: the kinds are {', '.join(kinds)}")
         if rows is None or rows < 1:
             raise ValueError(f"dataset=builtin, config={config}, rows={rows}: it has no end; set rows")
-    elif not dataset.endswith((".yaml", ".yml")) and _is_folder(dataset):
+    elif not dataset.endswith((".yaml", ".yml")) and is_local(dataset):
         _data_files(dataset, config)
 
 
-def _is_folder(dataset: str) -> bool:
-    """Whether the source is a folder here. If not, it must at least look like a Hub id."""
-    if dataset.strip("/ ") and Path(dataset).is_dir():
+def is_local(dataset: str) -> bool:
+    """Whether the source is a file or folder here. If not, it must at least look like a Hub id."""
+    if dataset.strip("/ ") and Path(dataset).exists():
         return True
-    if not dataset.strip("/ ") or dataset.startswith((".", "/", "~")) or dataset.count("/") > 1:
-        raise ValueError(
-            f"dataset={dataset!r} is no folder and no Hub id (user/name). builtin is the toy world; "
+    named_as_file = dataset.lower().endswith((*text_files.KINDS, *text_files.COMPRESSED))
+    if not dataset.strip("/ ") or dataset.startswith((".", "/", "~")) or dataset.count("/") > 1 or named_as_file:
+        raise RecipeError(
+            f"dataset={dataset!r}: no such file or folder, and not a Hub id (USER/NAME). builtin is the toy world; "
             "write a home folder in full, not as ~."
         )
     return False
 
 
 def _data_files(dataset: str, config: str | None) -> dict[str, list[str]]:
-    _is_folder(dataset)
+    is_local(dataset)
     try:
         builder = load_dataset_builder(dataset, config)
     except EmptyDatasetError as error:
-        raise ValueError(f"dataset={dataset!r} holds no data files ({', '.join(FORMATS)})") from error
+        raise RecipeError(f"dataset={dataset!r} holds no data files ({', '.join(text_files.KINDS)})") from error
     return builder.config.data_files
 
 
 def _note_skipped(record: logging.LogRecord) -> bool:
     if (message := record.getMessage()).startswith("Skipping bad file"):
-        skipped_files.add(message.split("'")[1])
+        skip_file(message.split("'")[1], "damaged")
     return True
 
 
