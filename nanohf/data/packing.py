@@ -25,7 +25,7 @@ WAITING = 32  # rows' worth of rests; when more wait, they begin rows
 AHEAD = 128  # rows' worth of documents to choose from are enough
 ATTEMPTS = 6  # to read on when a stream dies, the pause between them doubling from a second on
 CHUNK = 128  # documents that are read and tokenised at a time
-CHUNK_CHARACTERS = 1_000_000
+CHUNK_CHARACTERS = 400_000
 
 
 # Where the next chunk begins: `skip` pieces behind the stream's state, at piece `position` of the epoch over all ranks.
@@ -88,10 +88,22 @@ class PackedLoader:
         self.seconds += time.perf_counter() - started
         return batch
 
-    def shares(self) -> dict[str, float]:
-        """Of the rows given out, those that begin with a document; of the tokens, those apart from its beginning."""
+    def shares(self) -> dict[str, float | None]:
+        """What became of the text so far: rows that begin with a document, tokens apart from its beginning, epochs."""
         rows = max(1, self.tokens // self.length)
-        return {"aligned": self.aligned / rows, "continued": self.continued / max(1, self.tokens)}
+        continued = self.continued / max(1, self.tokens)
+        return {"aligned": self.aligned / rows, "continued": continued, "epochs": self.epochs()}
+
+    def described(self, horizon: int) -> str:
+        """Before the first step: how large the text is, and how often a horizon of so many tokens reads it."""
+        if not (whole := self.epoch_tokens()):
+            return "text: its size is not known beforehand"
+        return f"text: about {whole:,} tokens; the horizon of {horizon:,} is {horizon / whole:.2f} epochs"
+
+    def past_one_epoch(self) -> dict[str, float]:
+        """{"epoch": 2.31} from the second on, for a log line."""
+        epochs = self.epochs() if self.place["epoch"] else None
+        return {"epoch": epochs} if epochs and epochs >= 1 else {}
 
     def epoch_tokens(self) -> int | None:
         """Tokens of an epoch over all ranks: counted once one was read, else estimated; None if there is no saying.

@@ -68,11 +68,13 @@ def main(argv: list[str]) -> None:
         normuon=config.normuon,
         sharded=True,
     )
+    loader = load("train")
+    console.progress(loader.described(horizon.tokens))
     result = pretrain(
         accelerator,
         compiled(model, accelerator.device) if config.torch_compile else model,
         optimizer,
-        load("train"),
+        loader,
         horizon,
         config,
         checkpoints,
@@ -104,7 +106,7 @@ def main(argv: list[str]) -> None:
 
 def open_loader(config, tokenizer, accelerator, split: str) -> PackedLoader:
     return PackedLoader(
-        text_stream(config.dataset, split, config.dataset_config, config.text_column),
+        text_stream(config.dataset, split, config.dataset_config, config.text_column, seed=config.seed),
         partial(encode_documents, tokenizer),
         config.per_device_train_batch_size,
         config.max_length,

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch.distributed.tensor import DTensor
 
 from nanohf import console
-from nanohf.data.packing import PackedLoader, furthest
+from nanohf.data.packing import PackedLoader, dealt
 from nanohf.errors import RecipeError
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.schedule import lr_factor, muon_momentum
@@ -143,7 +143,7 @@ def pretrain(
             except ConnectionError as error:
                 raise RecipeError(f"{error}: the same command goes on from {last_good(checkpoints)}") from error
             state["step"] = step = step + 1
-            speed_now = speed.step(step, horizon.batch_tokens, loss=loss, lr_factor=factor)
+            speed_now = speed.step(step, horizon.batch_tokens, loss=loss, lr_factor=factor, **loader.past_one_epoch())
             accelerator.log({"loss": loss, "grad_norm": norm, "lr_factor": factor} | speed_now, step=step)
 
             bad = 0 if math.isfinite(loss) and math.isfinite(norm) else bad + 1
@@ -173,9 +173,11 @@ def pretrain(
     seconds = time.perf_counter() - started
     shares = loader.shares()
     waited = loader.seconds / speed.seconds if speed.seconds else 0.0
+    epochs = f"{shares['epochs']:.2f} epochs" if shares["epochs"] else "no end in sight"
     console.progress(
-        f"text: {shares['cropped']:.2%} of the tokens dropped, {shares['continued']:.2%} apart from their document's "
-        f"beginning, none padded; {loader.place['empty']:,} empty documents; {waited:.2%} of the time waiting for it"
+        f"text: {epochs}; {shares['aligned']:.1%} of the rows begin with a document, {shares['continued']:.1%} of the "
+        f"tokens stand apart from their document's beginning, none dropped or padded; {loader.place['empty']:,} empty "
+        f"documents; {waited:.2%} of the time waiting for it"
     )
     return {
         "minutes": seconds / 60,
@@ -250,7 +252,7 @@ def save_checkpoint(accelerator, loader, state: dict, checkpoints: Path, keep: i
 def load_checkpoint(accelerator, loader, checkpoint: Path) -> dict:
     """Restores model, optimizer, random states and the loader of this process. Returns the progress.
 
-    With another number of processes than wrote it, text goes on behind the last document that any of them had read.
+    With another number of processes than wrote it, what waited there is dealt out, and the rest of the text divided.
     """
     state = json.loads((checkpoint / "progress.json").read_text())
     accelerator.load_state(str(checkpoint))
@@ -258,11 +260,9 @@ def load_checkpoint(accelerator, loader, checkpoint: Path) -> dict:
     if before == now:
         loader.load_state_dict(json.loads((checkpoint / f"loader-{accelerator.process_index}.json").read_text()))
     else:
-        console.progress(
-            f"written by {before} process(es), now {now}: documents that waited for a row there are skipped"
-        )
+        console.progress(f"written by {before} process(es), now {now}: the text is divided among them from here on")
         loaders = [json.loads((checkpoint / f"loader-{i}.json").read_text()) for i in range(before)]
-        loader.load_state_dict(furthest(loaders))
+        loader.load_state_dict(dealt(loaders, accelerator.process_index, now))
     return state
 
 

@@ -98,7 +98,7 @@ def test_two_processes_stopped_and_killed_end_as_if_they_had_not_been(folder):
     alone = Launch(folder, "alone", 1)
     output = alone.output()
     assert alone.process.returncode == 0, output
-    assert "written by 2 process(es), now 1: documents that waited for a row there are skipped" in output
+    assert "written by 2 process(es), now 1: the text is divided among them from here on" in output
     assert json.loads((folder / "alone/pretrain/stage.json").read_text())["tokens"] == STEPS * 512
 
 
