@@ -81,7 +81,7 @@ def _on_the_hub(dataset: str, config: str | None, column: str, split: str) -> tu
         validation = [last]
     if (kind := text_files.kind(Path(train[0]))) is None:
         raise RecipeError(f"dataset={dataset!r}: {Path(train[0]).name} has none of the endings {text_files.ENDINGS}")
-    load = partial(_streamed, kind)
+    load = partial(streamed, kind)
     first = next(iter(load(train)), None)
     if first is None:
         raise RecipeError(f"dataset={dataset!r}: {Path(train[0]).name} holds no documents")
@@ -93,7 +93,7 @@ def _on_the_hub(dataset: str, config: str | None, column: str, split: str) -> tu
     return train, validation, load, splits[split].num_bytes if split in splits else None
 
 
-def _streamed(kind: str, files: list[str]) -> IterableDataset:
+def streamed(kind: str, files: list[str]) -> IterableDataset:
     options = {"parquet": {"on_bad_files": "warn"}, "text": {"sample_by": "document"}}.get(kind, {})
     return load_dataset(kind, data_files=files, split="train", streaming=True, **options)
 

@@ -22,7 +22,7 @@ SPLITS = {
     "dev": "validation",
     "test": "test",
 }
-SHARD = re.compile(r"(.+)-\d{5}(-of-\d{5})?")  # train-00000-of-00005, as on the Hub
+SHARD = re.compile(r"(.+?)-\d{5}(-of-\d{5})?")  # train-00000-of-00005, as on the Hub
 
 
 @dataclass

@@ -321,7 +321,7 @@ def test_instructions_with_other_columns(tmp_path, row, says):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(ValueError, match="is no folder and no Hub id"):
+    with pytest.raises(ValueError, match="no such file or folder, and not a Hub id"):
         conversations(Source(str(tmp_path / "nowhere"), "messages"))
 
 
