@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset, IterableDataset, load_dataset
 
 from nanohf.data import packing as loader_module
-from nanohf.data.packing import AHEAD, CHUNK_CHARACTERS, WAITING, PackedLoader, closing, dealt
+from nanohf.data.packing import CHUNK_CHARACTERS, WAITING, PackedLoader, closing, dealt
 from nanohf.data.pieces import PIECE
 from nanohf.data.sources import text_stream
 from nanohf.tokenizer.train_bpe import encode_documents, train_tokenizer
@@ -362,7 +362,7 @@ def test_a_book_is_read_to_its_end_a_few_pages_at_a_time(tmp_path):
     while loader.place["epoch"] == 0:
         counts.update(next(loader).flatten().tolist())
         waiting = sum(len(piece.ids) for piece in loader.buffer + loader.rests)
-        assert waiting < (AHEAD + WAITING + 1) * 1024 + CHUNK_CHARACTERS + 2 * PIECE
+        assert waiting < (512 + WAITING + 1) * 1024 + CHUNK_CHARACTERS + 2 * PIECE
     assert 10**7 <= counts[ord("x")] <= 10**7 + 8 * 1024
     assert counts[ord("y")] >= 2000 * 700 - 8 * 1024
 
