@@ -7,6 +7,7 @@ from pathlib import Path
 from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
 from datasets.data_files import EmptyDatasetError
 
+from nanohf import console
 from nanohf.data import spelling, text_files
 from nanohf.data import text_readers as readers
 from nanohf.data import toy_world as world
@@ -121,6 +122,8 @@ def check_text(dataset: str, config: str | None = None, column: str = "text", sp
     if dataset == BUILTIN or not is_local(dataset):
         return
     files, budget = text_files.find(dataset, config, split), CHECKED
+    if files.left_out:
+        console.progress(f"dataset={dataset!r}: not read: {text_files.some(files.left_out)}")
     for file in files.train + files.validation:
         if budget > 0:
             _check_file(dataset, file, column)

@@ -65,7 +65,7 @@ def find(dataset: str, config: str | None = None, split: str = "train") -> TextF
     if unread := [file for files in found.values() for file in files if not kind(file)]:
         raise RecipeError(f"dataset={dataset!r}: {unread[0].name} has none of the endings {ENDINGS}")
     if not found:
-        names = f" but {_some(others)}" if others else ""
+        names = f" but {some(others)}" if others else ""
         raise RecipeError(f"dataset={dataset!r} holds no data files{names}. These are read: {ENDINGS}")
     if split not in found and split == "train" and not listed:  # a folder of nothing but test/
         return TextFiles(sorted(file for files in found.values() for file in files), [], others)
@@ -140,6 +140,6 @@ def _listed(folder: str, config: str | None) -> dict[str, list[Path]]:
     return {SPLITS.get(str(split), str(split)): [Path(file) for file in files[split]] for split in files}
 
 
-def _some(files: list[Path]) -> str:
+def some(files: list[Path]) -> str:
     names = ", ".join(file.name for file in files[:3])
     return names if len(files) <= 3 else f"{names} and {len(files) - 3:,} more"
