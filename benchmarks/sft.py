@@ -21,7 +21,7 @@ import torch
 from trl import SFTConfig, SFTTrainer
 
 from nanohf.data import toy_world as world
-from nanohf.data.conversations import Source
+from nanohf.data.chat_source import ChatSource
 from nanohf.data.mixture import mixture
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.groups import build_optimizer
@@ -34,8 +34,8 @@ SETTINGS = {
     "padded, batch 8": {"packing": False, "per_device_train_batch_size": ROWS},
 }
 SOURCES = [
-    Source("builtin", "gsm8k", config="problems", rows=2000),
-    Source("builtin", "messages", config="conversations", rows=1000),
+    ChatSource("builtin", "gsm8k", config="problems", rows=2000),
+    ChatSource("builtin", "messages", config="conversations", rows=1000),
 ]
 
 

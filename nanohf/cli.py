@@ -12,6 +12,9 @@ def main(argv: list[str] | None = None) -> int:
         prog="nanohf",
         description="Train a small GPT from raw text to a chat model, on the Hugging Face stack, with one dial: depth.",
     )
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("--quiet", action="store_true", help="warnings and errors only")
+    loudness.add_argument("--verbose", action="store_true", help="what the libraries say, too")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _run(verbs.add_parser("run", help="all stages of a recipe folder in order; finished ones are skipped"))
     _doctor(verbs.add_parser("doctor", help="check recipes on a few of their real rows before the hours are spent"))
@@ -20,11 +23,13 @@ def main(argv: list[str] | None = None) -> int:
     _push(verbs.add_parser("push", help="push finished stages of a run to the Hub"))
     _convert(verbs.add_parser("convert", help="to transformers' NanoChatForCausalLM, or from it or nanochat itself"))
     args = parser.parse_args(argv)
+    if args.quiet or args.verbose:
+        console.set_level("quiet" if args.quiet else "verbose")
     return console.exit_status(partial(args.handler, args))
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe_dir", help="a folder with one YAML a stage, such as recipes/demo")
+    parser.add_argument("recipe_dir", help="a folder with one YAML per stage, such as recipes/demo")
     parser.add_argument("--name", help="the run's name, folder runs/NAME; default: the recipe folder's name")
     parser.add_argument(
         "--set",
@@ -47,7 +52,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe_dir", help="a folder with one YAML a stage, such as recipes/demo")
+    parser.add_argument("recipe_dir", help="a folder with one YAML per stage, such as recipes/demo")
     parser.add_argument("--name", help="the run's name, folder runs/NAME; default: the recipe folder's name")
     parser.add_argument("--set", action="append", default=[], metavar="STAGE.KEY=VALUE", help="override a recipe's key")
 
@@ -65,9 +70,9 @@ def _plan(parser: argparse.ArgumentParser) -> None:
     def handler(args) -> int:
         if not args.recipe_dir:
             return report.main(args)
-        from nanohf.plan.recipe_plan import of_recipes
+        from nanohf.plan.recipe_plan import recipe_plan
 
-        return report.main(args, of_recipes(args.recipe_dir))
+        return report.main(args, recipe_plan(args.recipe_dir))
 
     report.add_arguments(parser)
     parser.set_defaults(handler=handler)

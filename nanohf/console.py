@@ -6,11 +6,15 @@ libraries say.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from nanohf.errors import NanoHFError, RecipeError
+from nanohf.errors import NanoHFError
 
 LEVELS = ("quiet", "normal", "verbose")
+STATUS_FILE = "NANOHF_STATUS_FILE"
 
 
 def is_first() -> bool:
@@ -21,6 +25,11 @@ def is_first() -> bool:
 def level() -> str:
     chosen = os.environ.get("NANOHF_LOG", "normal")
     return chosen if chosen in LEVELS else "normal"
+
+
+def set_level(chosen: str) -> None:
+    """For this process and those it starts."""
+    os.environ["NANOHF_LOG"] = chosen
 
 
 def result(text: str) -> None:
@@ -52,13 +61,29 @@ def exit_status(work: Callable[[], int | None]) -> int:
     """
     try:
         return work() or 0
-    except RecipeError as failure:
-        for message in failure.messages:
-            error(message)
-        return failure.exit_status
     except NanoHFError as failure:
-        error(str(failure))
+        for message in getattr(failure, "messages", [str(failure)]):
+            error(message)
+        if path := os.environ.get(STATUS_FILE):
+            Path(path).write_text(str(failure.exit_status))
         return failure.exit_status
     except KeyboardInterrupt:
         progress("\ninterrupted")
         return 130
+    except BrokenPipeError:  # whoever read stdout has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def run_as_program(main: Callable[[list[str]], int | None]) -> None:
+    """The end of a stage's file: main with the command line's arguments, as the whole process."""
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))
+
+
+@contextmanager
+def exit_status_file() -> Iterator[tuple[dict[str, str], Callable[[int], int]]]:
+    """For a launcher that makes 1 of every failure: the environment in which a child's `exit_status` notes its own,
+    and the function that replaces the launcher's status by it."""
+    with TemporaryDirectory(prefix="nanohf-") as folder:
+        path = Path(folder) / "status"
+        yield {STATUS_FILE: str(path)}, lambda status: int(path.read_text()) if status and path.is_file() else status

@@ -2,6 +2,7 @@
 
 NanoHFError
 ├── RecipeError    the user's input: a recipe, a flag, a file, a row. Exit status 2
+├── DiskFullError  no room for a checkpoint or result; what was there before is safe. Exit status 1
 └── PushError      the Hub did not take a finished stage; the result is safe. Exit status 1
 
 Anything else that escapes is a fault of ours or of the machine, and keeps its traceback.
@@ -22,6 +23,10 @@ class RecipeError(NanoHFError, ValueError):
     def __init__(self, messages: list[str] | str):
         self.messages = [messages] if isinstance(messages, str) else list(messages)
         super().__init__("\n".join(self.messages))
+
+
+class DiskFullError(NanoHFError, OSError):
+    """No room for what was to be written. Nothing half-written is kept, and the same command resumes."""
 
 
 class PushError(NanoHFError, RuntimeError):

@@ -1,154 +1,116 @@
-"""`nanohf run`: the stages in order, each through `accelerate launch`; what is done is skipped, what is not goes on."""
+"""`nanohf run`: the stages in order, each through `accelerate launch`. What is done is skipped, what is not resumes.
+
+Stages finish; the pipeline publishes. A push that fails costs a line at the end and the exit status, no stage.
+"""
 
 import os
 import signal
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from nanohf import console
-from nanohf.errors import RecipeError
-from nanohf.recipe import loading as recipe
-from nanohf.recipe.loading import STAGES
+from nanohf.errors import PushError, RecipeError
+from nanohf.recipe.loading import Recipe
+from nanohf.recipe.recipe_folder import find_recipe_folder, load_all, run_folder, shipped, stage_arguments
+from nanohf.recipe.source_errors import check_sources
+from nanohf.recipe.stage_names import CHAT_STAGES, STAGES, stages_between
 from nanohf.report.run_report import write_report
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import run_lock
 
-MODULES = {stage: f"nanohf.stages.{'sft' if stage == 'midtrain' else stage}" for stage in STAGES}
-PUSHED = STAGES[:-1]
+MODULES = {stage: f"nanohf.stages.{'sft' if stage in CHAT_STAGES else stage}" for stage in STAGES}
 
 
 def run(
     recipe_dir: str,
     name: str | None = None,
-    overrides: list[str] = (),
+    overrides: list[str] | None = None,
     push: str | None = None,
     first: str | None = None,
     last: str | None = None,
     accelerate_config: str | None = None,
 ) -> int:
-    """Runs the recipes of a folder; returns the exit status.
+    """Runs the recipes of a folder; returns the exit status: 0, a failed stage's, or 1 if only a push failed.
 
     Raises:
         RecipeError: anything wrong with the recipes or the arguments, all of it at once, before any stage starts.
     """
-    recipes = recipe_folder(recipe_dir)
-    run_dir = run_folder(name or recipes.name)
-    stages = chosen(first, last)
-    arguments = {stage: stage_arguments(recipes, run_dir, stage, overrides, push) for stage in stages}
-    configs = check(arguments)
+    folder = find_recipe_folder(recipe_dir)
+    run_dir = run_folder(name or folder.name)
+    stages = stages_between(first, last)
+    arguments = {stage: stage_arguments(folder, run_dir, stage, overrides or [], push) for stage in stages}
+    recipes = load_all(arguments)
     launcher = launch_command(accelerate_config)
-    todo = [stage for stage in stages if first or not runs.done(run_dir, stage)]
-    check_carried(configs, todo)
-    look(configs, todo)
+    with disk_full_said(run_dir), run_lock(run_dir):
+        return work(recipes, arguments, launcher, first)
+
+
+def work(recipes: dict[str, Recipe], arguments: dict[str, list[str]], launcher: list[str], first: str | None) -> int:
+    """The stages, in a folder that is ours alone."""
+    stages, run_dir = list(recipes), next(iter(recipes.values())).run_dir
+    check(recipes, [stage for stage in stages if first or not runs.is_done(run_dir, stage)])
 
     for stage in STAGES[STAGES.index(first) :] if first else ():
         if old := runs.set_aside(run_dir, stage):
             console.progress(f"{stage}: done again; the old result is in {old}")
-    failed = 0
+    unpublished: list[str] = []
     for number, stage in enumerate(stages, 1):
         console.progress(f"\n[{number}/{len(stages)}] {stage}")
-        if record := runs.done(run_dir, stage):
-            skip(run_dir, stage, record, recipe.written(arguments[stage]))
-            failed |= not published(run_dir, stage, record, configs[stage])
+        if runs.is_done(run_dir, stage):
+            skip(recipes[stage])
         elif status := launch([*launcher, "-m", MODULES[stage], *arguments[stage]]):
-            go_on = "the same command without --from goes on" if first else "the same command goes on"
-            console.error(f"{stage} ended with exit status {status}; {go_on} from here")
+            again = "the same command without --from resumes" if first else "the same command resumes"
+            console.error(f"{stage} ended with exit status {status}; {again} from here")
             return status
-        elif runs.done(run_dir, stage) is None:  # told to stop, and did
+        elif not runs.is_done(run_dir, stage):  # told to stop, and did
             return 0
+        unpublished += publish(recipes[stage])
     console.result(f"\n{write_report(run_dir)}")
-    return int(failed)
+    return close(run_dir, unpublished, recipes)
 
 
-def run_folder(name: str) -> Path:
-    if Path(name).name != name or name in (".", ".."):
-        raise RecipeError(f"--name {name!r} must be a plain name: the run's folder is runs/NAME")
-    return Path("runs") / name
+def check(recipes: dict[str, Recipe], todo: list[str]) -> None:
+    """Everything that can be known before the first stage: sources, TRL's own checks, memory, disk.
+
+    Raises:
+        RecipeError: what would end one of the stages `todo`.
+    """
+    check_sources({stage: recipes[stage] for stage in todo})
+    check_carried(recipes, todo)
+    if with_trl := [recipes[stage] for stage in todo if recipes[stage].trl_config]:
+        from nanohf.train.trl_arguments import check_arguments
+
+        check_arguments(with_trl)
+    check_resources(recipes, todo)
 
 
-def recipe_folder(path: str) -> Path:
-    """A folder of recipes, or one of ours by name: recipes/demo works from anywhere."""
-    ours = recipe.shipped("recipes")
-    name = Path(path).name
-    if Path(path).is_dir():
-        return Path(path).resolve()
-    if Path(path) in (Path(name), Path("recipes") / name) and (ours / name).is_dir():
-        return ours / name
-    names = ", ".join(sorted(p.name for p in ours.iterdir() if p.is_dir()))
-    raise RecipeError(f"no recipe folder {path}; ours are {names}")
-
-
-def chosen(first: str | None, last: str | None) -> list[str]:
-    """The stages from `first` until `last`, both included."""
-    for stage in filter(None, (first, last)):
-        recipe.require_stage(stage)
-    begin = STAGES.index(first) if first else 0
-    end = STAGES.index(last) + 1 if last else len(STAGES)
-    if begin >= end:
-        raise RecipeError(f"--from {first} comes after --until {last}; the order is {', '.join(STAGES)}")
-    return list(STAGES[begin:end])
-
-
-def stage_arguments(recipes: Path, run_dir: Path, stage: str, overrides: list[str], push: str | None) -> list[str]:
-    """The command line of one stage."""
-    file, values = stage, []
-    for override in overrides:
-        target, equals, value = override.partition("=")
-        owner, dot, key = target.partition(".")
-        if not equals or not (key if dot else value):
-            raise RecipeError(
-                f"--set {override}: write it as STAGE.KEY=VALUE, such as pretrain.max_steps=100, "
-                "or STAGE=RECIPE, such as grpo=grpo_fast"
-            )
-        recipe.require_stage(owner)
-        if owner == stage and dot:
-            values += [f"--{key}", value]
-        elif owner == stage:
-            file = value
-    arguments = ["--config", str(recipes / f"{file}.yaml"), "--run_dir", str(run_dir), *values]
-    if stage in ("midtrain", "sft"):
-        arguments += ["--stage", stage]
-    if push and stage in PUSHED:
-        arguments += ["--push_to_hub", "true", "--hub_model_id", f"{push}-{stage}"]
-    return arguments
-
-
-def check(arguments: dict[str, list[str]]) -> dict[str, tuple]:
-    """Every stage's config, with every source on this machine checked, before any of them is used."""
-    problems, configs = [], {}
-    for stage, argv in arguments.items():
-        try:
-            configs[stage] = recipe.load(stage, argv)
-        except RecipeError as error:
-            problems += error.messages
-    if problems:
-        raise RecipeError(list(dict.fromkeys(problems)))
-    return configs
-
-
-def check_carried(configs: dict[str, tuple], todo: list[str]) -> None:
+def check_carried(recipes: dict[str, Recipe], todo: list[str]) -> None:
     """Refuses a run in which a stage would carry on optimizer state that the one before it does not keep."""
-    problems = []
+    errors = []
     for stage in todo:
-        config = configs[stage][0]
+        config = recipes[stage].settings
         if not getattr(config, "carry_optimizer", False):
             continue
         source = config.model_name_or_path
         folder = Path(config.run_dir) / source if source in STAGES else Path(source)
-        if source in todo and not getattr(configs[source][0], "keep_optimizer", False):
-            problems.append(f"{stage}: carry_optimizer needs keep_optimizer: true in {source}'s recipe")
+        if source in todo and not getattr(recipes[source].settings, "keep_optimizer", False):
+            errors.append(f"{stage}: carry_optimizer needs keep_optimizer: true in {source}'s recipe")
         elif source not in todo and not (folder / runs.OPTIMIZER).is_file():
-            again = f"; do it again: --from {source} --set {source}.keep_optimizer=true" if source in STAGES else ""
-            problems.append(f"{stage}: carry_optimizer: {folder} is finished and kept no optimizer state{again}")
-    if problems:
-        raise RecipeError(problems)
+            again = f"; run it again: --from {source} --set {source}.keep_optimizer=true" if source in STAGES else ""
+            errors.append(f"{stage}: carry_optimizer: {folder} is finished and kept no optimizer state{again}")
+    if errors:
+        raise RecipeError(errors)
 
 
-def look(configs: dict[str, tuple], todo: list[str]) -> None:
+def check_resources(recipes: dict[str, Recipe], todo: list[str]) -> None:
     """Refuses a run that cannot fit on this machine, and warns of one that may not."""
     from nanohf.doctor.resource_checks import quick
 
-    results = quick(configs, todo)
+    results = quick(recipes, todo)
     if failed := [f"{r.stage}: {r.what}: {r.figure}: {r.why}" for r in results if r.status == "fail"]:
         raise RecipeError(failed)
     for r in results:
@@ -161,7 +123,7 @@ def launch_command(path: str | None) -> list[str]:
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file"]
     if path:
         if not Path(path).is_file():
-            ours = recipe.shipped("accelerate_configs")
+            ours = shipped("accelerate_configs")
             raise RecipeError(f"--accelerate-config {path} does not exist; ours are in {ours}")
         return [*launcher, path]
     import torch
@@ -169,7 +131,7 @@ def launch_command(path: str | None) -> list[str]:
     gpus = torch.cuda.device_count()
     name = "ddp" if gpus > 1 else "single_gpu" if gpus else "cpu"
     processes = ["--num_processes", str(gpus)] if gpus > 1 else []
-    return [*launcher, str(recipe.shipped("accelerate_configs") / f"{name}.yaml"), *processes]
+    return [*launcher, str(shipped("accelerate_configs") / f"{name}.yaml"), *processes]
 
 
 # Two libraries' habits that cost a busy CPU most of its speed (benchmarks/RESULTS.md). glibc gives large buffers back
@@ -177,16 +139,19 @@ def launch_command(path: str | None) -> list[str]:
 # spinning: when one of them loses its core for a moment, the others burn theirs; so they are to sleep soon.
 CPU = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "GOMP_SPINCOUNT": "2000"}
 
-# In a log there are no progress bars, and no warnings that only TRL's and transformers' own developers can heed.
+# In a log there are no progress bars, and no warnings that only TRL's and transformers' own developers can act on.
 QUIET = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
 
 
 def launch(command: list[str]) -> int:
-    cpu = {"OMP_NUM_THREADS": str(os.cpu_count()), **CPU} if "cpu.yaml" in command[5] else {}
-    quiet = {} if sys.stderr.isatty() else QUIET
+    """Runs a stage; returns its exit status. accelerate makes 1 of every failure, so the stage notes its own."""
+    config = Path(command[command.index("--config_file") + 1])
+    cpu = {"OMP_NUM_THREADS": str(os.cpu_count()), **CPU} if config.name == "cpu.yaml" else {}
+    quiet = {} if sys.stderr.isatty() and console.level() != "quiet" else QUIET
     before = signal.signal(signal.SIGTERM, pass_on)
     try:
-        return subprocess.call(command, env=cpu | quiet | os.environ)
+        with console.exit_status_file() as (environment, status_of):
+            return status_of(subprocess.call(command, env=cpu | quiet | os.environ | environment))
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -200,26 +165,60 @@ def pass_on(*_) -> None:
             process.terminate()
 
 
-def skip(run_dir: Path, stage: str, record: dict, wanted: dict) -> None:
+def skip(recipe: Recipe) -> None:
     """Says that a stage is done, and warns if it was done by another recipe."""
-    console.progress(f"done already: {run_dir / ('results.json' if stage == 'evaluate' else stage)}")
-    had = record.get("recipe", {})
-    changed = [k for k in sorted({*had, *wanted} - runs.FREE_TO_CHANGE) if str(had.get(k)) != str(wanted.get(k))]
-    if changed:
+    run_dir, stage = recipe.run_dir, recipe.stage
+    record = runs.evaluated(run_dir) if stage == "evaluate" else runs.done(run_dir, stage)
+    console.progress(f"done already: {run_dir / (runs.RESULTS if stage == 'evaluate' else stage)}")
+    if changed := runs.changed_keys(record.recipe, recipe.written):
         console.warning(f"it was made with another {', '.join(changed)}; to redo it: --from {stage}")
 
 
-def published(run_dir: Path, stage: str, record: dict, configs: tuple) -> bool:
-    """Pushes a finished stage that its recipe wants pushed and that is not there yet; False: it failed, and says so."""
-    config = configs[-1]
-    if stage not in PUSHED or not config.push_to_hub or record.get("pushed_to") == config.hub_model_id is not None:
-        return True
-    from nanohf.errors import PushError
-    from nanohf.hub.publish import publish
+def publish(recipe: Recipe) -> list[str]:
+    """Writes the card of a finished stage, and pushes it if its recipe says so and it is not there yet.
 
+    After evaluate: the cards of all stages that were scored. Returns the stages that could not be published.
+    """
+    if recipe.stage != "evaluate":
+        return [] if succeeds(publish_stage, recipe) else [recipe.stage]
+    from nanohf.hub.publish import update_card
+
+    scored = runs.evaluated(recipe.run_dir).stages
+    return [stage for stage in scored if not succeeds(update_card, recipe.run_dir, stage)]
+
+
+def publish_stage(recipe: Recipe) -> None:
+    from nanohf.hub.publish import push_stage, write_card
+
+    pushed_to = runs.done(recipe.run_dir, recipe.stage).pushed_to
+    if not recipe.push_to_hub:
+        write_card(recipe.run_dir / recipe.stage, recipe.stage, pushed_to or recipe.hub_model_id)
+    elif pushed_to is None or pushed_to != recipe.hub_model_id:
+        push_stage(recipe.run_dir, recipe.stage, recipe.hub_model_id, recipe.hub_private_repo, recipe.hub_token)
+
+
+def succeeds(publishing: Callable, *arguments) -> bool:
+    """Whether it was published. Whatever that fails of is said, and the run continues: the result is on disk."""
     try:
-        publish(config, stage, run_dir / stage)
+        publishing(*arguments)
     except PushError as error:
         console.error(str(error))
         return False
+    except Exception:  # a fault of ours in a card must not cost the stages to come
+        console.error(f"publishing failed:\n{traceback.format_exc()}")
+        return False
     return True
+
+
+def close(run_dir: Path, unpublished: list[str], recipes: dict[str, Recipe]) -> int:
+    """The last lines: what is not published, and the command for it."""
+    if not (stages := list(dict.fromkeys(unpublished))):
+        return 0
+    to = {recipes[stage].hub_model_id.removesuffix(f"-{stage}") for stage in stages if stage in recipes}
+    target = to.pop() if len(to) == 1 else "USER/NAME"
+    target = target if "/" in target else f"USER/{target}"
+    console.error(
+        f"not published: {', '.join(stages)}. The results are safe in {run_dir}. Push them with\n"
+        f"  nanohf push {run_dir} {' '.join(stages)} --to {target}"
+    )
+    return 1

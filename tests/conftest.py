@@ -17,6 +17,14 @@ from nanohf.tokenizer.train_bpe import train_tokenizer
 from nanohf.train.pretrain_loop import build_model
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Whatever looks at finished runs is slow, because they have to be made first."""
+    for item in items:
+        if {"finished", "whole", "runs"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     problems = [row["question"] + " " + row["answer"] for row in world.rows("problems", "train", 300)]

@@ -8,14 +8,14 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 from small_run import ENVIRONMENT, ROOT
 
-from nanohf.recipe.loading import STAGES
+from nanohf.recipe.loading import kinds_of_keys, load_recipe, typed
+from nanohf.recipe.stage_names import STAGES
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -72,26 +72,21 @@ def test_python(finished, code):
 
 
 def test_yaml_examples_are_valid(tmp_path, monkeypatch):
-    from nanohf.recipe import loading as recipe
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_texts").mkdir()
     (tmp_path / "my_texts/a.jsonl").write_text('{"text": "a story"}\n' * 200)
     for language, block in BLOCK.findall(README):
         if language == "yaml":
             (tmp_path / "t.yaml").write_text(block)
-            recipe.load("tokenizer", ["--config", "t.yaml", "--vocab_size", "512"])
+            load_recipe("tokenizer", ["--config", "t.yaml", "--vocab_size", "512"])
 
 
 @pytest.mark.parametrize("stage", [name for name in DOCS if name in STAGES])
 def test_keys_in_the_docs_of_a_stage_are_known(stage):
-    from nanohf.recipe import loading as recipe
-
-    types = {f.name: f.type for config in recipe.config_classes(stage) for f in fields(config)}
     for language, block in BLOCK.findall(DOCS[stage]):
         if language == "yaml":
             keys = yaml.safe_load(block)
-            assert not recipe.wrong_keys(keys, {}, types) + recipe.wrong_types(keys, types)
+            assert typed(keys, {}, kinds_of_keys(stage))
 
 
 def test_paths_that_the_docs_name_exist():

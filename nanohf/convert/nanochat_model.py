@@ -61,7 +61,7 @@ def to_nanochat(source_dir: str | Path, target_dir: str | Path) -> None:
     One thing differs in further training: there, the embedding of `pad_token_id` gets no gradient.
 
     Raises:
-        ValueError: the source is no complete nanohf model, the target exists, or the two do not agree.
+        ValueError: the source is not a complete nanohf model, the target exists, or the two do not agree.
     """
     _convert(source_dir, target_dir, NanoHFForCausalLM, NanoChatForCausalLM)
 
@@ -70,7 +70,7 @@ def from_nanochat(source_dir: str | Path, target_dir: str | Path) -> None:
     """Writes the NanoChatForCausalLM of `source_dir` as a nanohf model with its tokenizer and generation config.
 
     Raises:
-        ValueError: the source is no complete NanoChat model or has what nanohf has not, the target exists, or the two
+        ValueError: the source is not a complete NanoChat model or has what nanohf lacks, the target exists, or the two
             do not agree.
     """
     _convert(source_dir, target_dir, NanoChatForCausalLM, NanoHFForCausalLM)

@@ -67,7 +67,9 @@ def _read(path: Path) -> tuple[str, dict[bytes, int]]:
         with path.open("rb") as file:
             encoding = _Unpickler(file).load()
     except Exception as error:  # a pickle can break in any way
-        raise ValueError(f"{path} is no pickle of a tiktoken.Encoding and nothing in it was run: {error}.") from error
+        raise ValueError(
+            f"{path} is not a pickle of a tiktoken.Encoding and nothing in it was run: {error}."
+        ) from error
     state = getattr(encoding, "state", None)
     if type(encoding) is not _Encoding or not isinstance(state, dict):
         raise ValueError(f"{path} holds no tiktoken.Encoding with its own tokens.")
@@ -83,7 +85,7 @@ def _read(path: Path) -> tuple[str, dict[bytes, int]]:
     try:
         regex.compile(pattern)
     except regex.error as error:
-        raise ValueError(f"{path}: pat_str is no regular expression: {error}.") from error
+        raise ValueError(f"{path}: pat_str is not a regular expression: {error}.") from error
     return pattern, ranks
 
 

@@ -3,19 +3,22 @@
 One form: {"messages": [{"role": str, "content": [{"type": "text" | "python" | "python_output", "text": str}]}]}.
 Content is a list of parts everywhere, since Arrow wants one type over a whole column.
 
-A row that no conversation can be made of (roles out of order, an empty message) is left out, counted and reported;
-wrong columns end in an error at once, and so does a source of which more rows are left out than stay. Plain documents
+A row that no conversation can be made of (roles out of order, an empty message, a number for a text) is left out,
+counted by reason and reported; wrong columns end in an error at once, and so does a source of which more rows are left
+out than stay. A source that names no converter gets the one that its columns suggest (`detected`). Plain documents
 of pretraining, mixed in so that they are not forgotten, are a source too (converter=document).
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, Features, IterableDataset, List, Value
 
 from nanohf.data import gsm8k, identity
+from nanohf.data.chat_source import ChatSource
+from nanohf.data.row_faults import Faults
 from nanohf.data.sources import examples, text_stream
 
 LETTERS = "ABCDEFGHIJ"
@@ -26,97 +29,76 @@ FAULT = Features({"fault": Value("string")})  # why a row is left out; empty if 
 QUESTION = ("instruction", "prompt", "question")
 INPUT = ("input", "context")
 ANSWER = ("output", "response", "answer", "completion")
-DOCUMENT = "document"
 
 
-@dataclass
-class Source:
-    """One line of a mixture: which examples, how they become conversations, and how often they are seen.
-
-    dataset: builtin, a folder or a Hub id, for converter=identity a YAML file; config: its configuration;
-    columns: {what the converter wants: what it is called here}, if the names differ; rows: only the first so many;
-    epochs: how often each is seen, 0.5 the first half only once, 2.5 the first half three times;
-    share: converter=document only, instead of rows: this share of the mixture's tokens, 0.2 for a fifth.
-    """
-
-    dataset: str
-    converter: str
-    config: str | None = None
-    split: str = "train"
-    columns: dict[str, str] | None = None
-    rows: int | None = None
-    epochs: float = 1.0
-    share: float | None = None
-
-    def __post_init__(self):
-        if self.converter not in (*CONVERTERS, DOCUMENT):
-            raise ValueError(f"converter={self.converter!r} must be one of {', '.join((*CONVERTERS, DOCUMENT))}")
-        if self.epochs <= 0:
-            raise ValueError(f"epochs={self.epochs} must be above 0; leave the source out instead")
-        if self.is_document:
-            if (self.rows is None) == (self.share is None):
-                raise ValueError("converter=document needs rows, a number of documents, or share, one of the two")
-            if self.split not in ("train", "validation"):
-                raise ValueError(f"split={self.split!r} must be train or validation, pretraining's two")
-        if self.share is not None:
-            if not self.is_document or self.epochs != 1:
-                raise ValueError("share is for converter=document without epochs; conversations have rows and epochs")
-            if not 0 < self.share < 1:
-                raise ValueError(f"share={self.share} must be between 0 and 1: 0.2 is a fifth of the mixture's tokens")
-        if self.converter == "identity":
-            if self.split != "train":
-                raise ValueError(f"split={self.split!r}: an identity file is for training only")
-            identity.load(self.dataset)
-        elif self.dataset.endswith(identity.SUFFIXES):
-            raise ValueError(f"{self.dataset} is a YAML file, which only converter=identity reads")
-
-    @property
-    def is_document(self) -> bool:
-        return self.converter == DOCUMENT
-
-    @property
-    def text_column(self) -> str:
-        return (self.columns or {}).get("text", "text")
-
-    @property
-    def name(self) -> str:
-        if self.converter == "identity":
-            return Path(self.dataset).name
-        return " ".join(filter(None, (self.dataset, self.config or (self.is_document and "documents"), self.split)))
-
-
-def documents(source: Source) -> IterableDataset:
+def documents(source: ChatSource) -> IterableDataset:
     """A document source's texts, {"text": str}, from the beginning of what pretraining reads."""
     return text_stream(source.dataset, source.split, source.config, source.text_column)
 
 
-def conversations(source: Source) -> tuple[Dataset, list[str]]:
-    """A source's conversations, and for each row left out its number, counted from 0, and what is wrong with it."""
+def conversations(source: ChatSource) -> tuple[Dataset, Faults]:
+    """A source's conversations, and what is wrong with the rows that are left out.
+
+    Raises:
+        ValueError: columns that no conversation can be made of; more rows left out than stay.
+    """
     table = _table(source)
-    try:
-        table = table.map(
-            _converted,
-            with_indices=True,
-            fn_kwargs={"converter": source.converter},
-            remove_columns=table.column_names,
-            features=Features({**MESSAGES, **FAULT}),
-            load_from_cache_file=False,  # datasets knows our functions by name only, and would not see them change
-        )
-    except KeyError as error:
-        have = ", ".join(table.column_names)
-        raise ValueError(
-            f"source {source.name} has no {error} for converter={source.converter!r}; its columns are {have}"
-        ) from error
-    faults = {i: fault for i, fault in enumerate(table["fault"]) if fault}
-    described = [f"row {i}: {fault}" for i, fault in faults.items()]
-    if 2 * len(faults) > len(table):
-        raise ValueError(f"source {source.name}: {len(faults):,} of {len(table):,} rows are malformed; {described[0]}")
+    converter = source.converter or detected(source.name, table.column_names, table[0] if len(table) else {})
+    check_columns(source.name, converter, table.column_names)
+    table = table.map(
+        _converted,
+        with_indices=True,
+        fn_kwargs={"converter": converter},
+        remove_columns=table.column_names,
+        features=Features({**MESSAGES, **FAULT}),
+        load_from_cache_file=False,  # datasets knows our functions by name only, and would not see them change
+    )
+    faults = Faults()
+    for row, fault in enumerate(table["fault"]):
+        if fault:
+            faults.add(row, fault)
+    faults.refuse_most(f"source {source.name}", len(table))
     if faults:
-        table = table.select([i for i in range(len(table)) if i not in faults])
-    return table.remove_columns("fault"), described
+        table = table.select([i for i, fault in enumerate(table["fault"]) if not fault])
+    return table.remove_columns("fault"), faults
 
 
-def _table(source: Source) -> Dataset:
+def detected(name: str, columns: list[str], first: dict) -> str:
+    """The converter for a source that names none, by its columns and first row.
+
+    Raises:
+        ValueError: the columns are of no kind that is known here.
+    """
+    have = set(columns)
+    for converter in ("messages", "sharegpt", "arc", "mmlu"):
+        if set(COLUMNS[converter]) <= have:
+            return converter
+    if {"question", "answer"} <= have and gsm8k.final_answer(str(first.get("answer"))) is not None:
+        return "gsm8k"
+    if len(have & set(QUESTION)) == 1 and len(have & set(ANSWER)) == 1:
+        return "instructions"
+    raise ValueError(
+        f"source {name}: no converter is named, and none is known for the columns {', '.join(columns)}. Set converter "
+        f"({', '.join(CONVERTERS)}) and columns: {{WANTED: ITS_NAME_HERE}}."
+    )
+
+
+def check_columns(name: str, converter: str, columns: list[str]) -> None:
+    """
+    Raises:
+        ValueError: the converter's columns are not all there.
+    """
+    if missing := [wanted for wanted in COLUMNS.get(converter, ()) if wanted not in columns]:
+        raise ValueError(
+            f"source {name} has no column {' and '.join(missing)} for converter={converter!r}; its columns are "
+            f"{', '.join(columns)}"
+        )
+    if converter == "instructions":
+        for names in (QUESTION, ANSWER):
+            _only(dict.fromkeys(columns), names)
+
+
+def _table(source: ChatSource) -> Dataset:
     """A source's rows, with the columns that its converter wants."""
     if source.converter == "identity":
         return Dataset.from_list(list(identity.rows(source.dataset, source.rows)))
@@ -141,6 +123,8 @@ def _converted(row: dict, index: int, converter: str) -> dict:
         check(messages)
     except Malformed as error:
         return {"messages": [], "fault": str(error)}
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:  # nothing that a conversation has
+        return {"messages": [], "fault": f"not what converter={converter} reads ({type(error).__name__}: {error})"}
     return {"messages": messages, "fault": ""}
 
 
@@ -151,10 +135,14 @@ def check(messages: list[dict]) -> None:
         Malformed
     """
     roles = [message["role"] for message in messages]
+    if unusual := [role for role in roles if role in ("tool", "function", "developer")]:
+        raise Malformed(f"it has a message of role {unusual[0]}, which the chat template does not know")
     turns = roles[1:] if roles[:1] == ["system"] else roles
     if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
         raise Malformed(f"roles are {', '.join(map(str, roles))}, not user, assistant, ... after an optional system")
     for number, message in enumerate(messages, 1):
+        if odd := [part["text"] for part in message["content"] if not isinstance(part["text"], str)]:
+            raise Malformed(f"message {number} ({message['role']}) has a {type(odd[0]).__name__} where text belongs")
         kinds = [part["type"] for part in message["content"]]
         allowed = ("text", "python", "python_output") if message["role"] == "assistant" else ("text",)
         if unknown := [kind for kind in kinds if kind not in allowed]:
@@ -173,6 +161,8 @@ def parts(content: str | list[dict] | None) -> list[dict]:
     """Contents as parts, neighbouring text joined, for the template takes one text between two calls."""
     if content is None or isinstance(content, str):
         return text(content or "")
+    if not isinstance(content, list):
+        raise Malformed(f"a content is a {type(content).__name__}, not text")
     joined = []
     for kind, group in groupby(content, key=lambda part: part["type"]):
         texts = [part.get("text") or "" for part in group]
@@ -181,11 +171,33 @@ def parts(content: str | list[dict] | None) -> list[dict]:
 
 
 def from_messages(row: dict) -> dict:
-    """`messages` with contents that are strings, as in smol-smoltalk, or lists of parts; an empty system is none."""
-    messages = [{"role": m["role"], "content": parts(m["content"])} for m in row["messages"] or []]
+    """`messages` with contents that are strings, as in smol-smoltalk, or lists of parts; an empty system is none.
+
+    They may also be JSON text, as some exports have them.
+    """
+    return {"messages": _messages(row["messages"], "role", "content", {})}
+
+
+SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant"}
+
+
+def from_sharegpt(row: dict) -> dict:
+    """`conversations` of `from` (human, gpt, system) and `value`."""
+    return {"messages": _messages(row["conversations"], "from", "value", SHAREGPT_ROLES)}
+
+
+def _messages(given: Any, role: str, content: str, roles: dict[str, str]) -> list[dict]:
+    given = json.loads(given) if isinstance(given, str) else given
+    if not isinstance(given, list) or any(not isinstance(message, dict) for message in given):
+        raise Malformed("it has no list of messages" if not isinstance(given, list) else "a message is missing")
+    if any(message.get("tool_calls") for message in given):
+        raise Malformed("it has tool calls, which the chat template does not know")
+    if odd := [message for message in given if message.get(role) is None]:
+        raise Malformed(f"a message has no {role!r} but {', '.join(odd[0])}")
+    messages = [{"role": roles.get(m[role], m[role]), "content": parts(m.get(content))} for m in given]
     if messages and messages[0]["role"] == "system" and not any(p["text"].strip() for p in messages[0]["content"]):
         messages = messages[1:]
-    return {"messages": messages}
+    return messages
 
 
 def from_instructions(row: dict) -> dict:
@@ -235,11 +247,21 @@ def _exchange(question: str, answer: str) -> dict:
     return {"messages": messages}
 
 
-CONVERTERS: dict[str, Callable[[dict], dict]] = {
+CONVERTERS: dict[str, Callable[[dict], dict]] = {  # for the names in chat_source.CONVERTERS
     "messages": from_messages,
+    "sharegpt": from_sharegpt,
     "gsm8k": gsm8k.conversation,
     "mmlu": from_mmlu,
     "arc": from_arc,
     "instructions": from_instructions,
     "identity": from_messages,  # of the conversations that nanohf.data.identity makes
+}
+
+COLUMNS = {  # that a converter cannot do without
+    "messages": ("messages",),
+    "sharegpt": ("conversations",),
+    "gsm8k": ("question", "answer"),
+    "mmlu": ("question", "choices", "answer"),
+    "arc": ("question", "choices", "answerKey"),
+    "identity": ("messages",),
 }

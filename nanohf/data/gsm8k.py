@@ -6,20 +6,16 @@ A mark becomes a `python` part (the model writes it) and a `python_output` part 
 
 import re
 
+from nanohf.generation.numbers import read_number
+
 MARK = re.compile(r"<<([^<>]+)=([^<>=]+)>>")
-FINAL = re.compile(r"#### (-?[0-9.,]+)")
-NUMBER = re.compile(r"(-?)([0-9]*)(?:\.([0-9]*))?")
+FINAL = "#### "
 
 
 def final_answer(text: str) -> str | None:
-    """The number after the first `#### `, in one spelling: '1,200.', '1200.0' and '1200' are all '1200'."""
-    found = FINAL.search(text)
-    number = NUMBER.fullmatch(found[1].replace(",", "")) if found else None
-    if number is None or not (number[2] or number[3]):  # '1.2.3' or '...'
-        return None
-    whole, decimals = number[2].lstrip("0") or "0", (number[3] or "").rstrip("0")
-    value = f"{whole}.{decimals}" if decimals else whole
-    return value if value == "0" else number[1] + value
+    """The number after the first `#### ` in one spelling, or None: see `generation.numbers`, the one grammar."""
+    _, mark, rest = text.partition(FINAL)
+    return read_number(rest) if mark else None
 
 
 def is_correct(completion: str, answer: str) -> bool:
@@ -44,12 +40,11 @@ def answer_parts(answer: str) -> list[dict]:
 
 def conversation(row: dict) -> dict:
     """A GSM8K row as messages; contents are always lists of parts, for an Arrow column has one type."""
-    missing = [key for key in ("question", "answer") if not isinstance(row.get(key), str)]
-    if missing:
-        raise ValueError(
-            f"a GSM8K row needs texts 'question' and 'answer'; {' and '.join(missing)} missing or not text"
-            f" in a row with the columns {list(row)}. Rename the dataset's columns to these."
-        )
+    for key in ("question", "answer"):
+        if not isinstance(row.get(key), str):
+            raise ValueError(
+                f"{key!r} is {'missing' if row.get(key) is None else f'a {type(row[key]).__name__}'}, not text"
+            )
     question = [{"type": "text", "text": row["question"]}]
     messages = [
         {"role": "user", "content": question},

@@ -41,7 +41,7 @@ def load(path: str) -> list[Exchange]:
     """The entries of a file, their facts filled in.
 
     Raises:
-        ValueError: a file that cannot be read or is no YAML, other keys, an entry without question or answer, a text
+        ValueError: a file that cannot be read or is not YAML, other keys, an entry without question or answer, a text
             that YAML takes for something else, a fact that is not among the facts.
     """
     try:
@@ -49,7 +49,7 @@ def load(path: str) -> list[Exchange]:
     except OSError as error:
         raise ValueError(f"identity file {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"identity file {path} is no YAML: {error}. Put the texts in quotes.") from error
+        raise ValueError(f"identity file {path} is not valid YAML: {error}. Put the texts in quotes.") from error
     if not isinstance(content, dict) or not set(content) <= {"facts", "exchanges"} or not content.get("exchanges"):
         raise ValueError(f"identity file {path} must have `exchanges`, a list, and may have `facts`; nothing else")
     facts, exchanges = content.get("facts") or {}, content["exchanges"]
@@ -70,7 +70,9 @@ def _texts(texts: str | list[str], facts: dict, where: str) -> list[str]:
     texts = texts if isinstance(texts, list) else [texts]
     for text in texts or [None]:
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{where}: {text!r} is no text. Write at least one; put what is not plain text in quotes.")
+            raise ValueError(
+                f"{where}: {text!r} is not text. Write at least one; put what is not plain text in quotes."
+            )
         if unknown := set(PLACE.findall(text)) - set(facts):
             have = ", ".join(map(str, facts)) or "none"
             raise ValueError(f"{where}: {text!r} names {', '.join(sorted(unknown))}; the file's facts are: {have}")

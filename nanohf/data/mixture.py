@@ -1,19 +1,20 @@
 """A recipe's mixture as the trainer gets it: rows of token ids and labels, and what each source gave.
 
 Conversations go through the tokenizer's chat template; labels are -100 where the assistant does not speak. Documents
-have pretraining's form, a BOS and the text, all of it trained; one that is longer than a row goes on in the next.
+have pretraining's form, a BOS and the text, all of it trained; one that is longer than a row continues in the next.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
+from typing import Any
 
 import numpy
 from datasets import Dataset, Features, List, Value, concatenate_datasets
-from trl import SFTConfig
 
-from nanohf.data.conversations import Source, conversations, documents
+from nanohf.data.chat_source import ChatSource
+from nanohf.data.conversations import conversations, documents
 from nanohf.tokenizer.train_bpe import encode_documents
 
 ROWS = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32"))})
@@ -29,16 +30,17 @@ class Given:
     rows: int  # conversations, or documents and their further pieces; repeats included
     tokens: int
     trained: int  # tokens with a label
-    cut: int = 0  # rows whose end max_length cuts off; of documents, those that go on in a further row
+    cut: int = 0  # rows whose end max_length cuts off; of documents, those that continue in a further row
     malformed: int = 0  # left out: no conversation could be made of them
     untrained: int = 0  # left out: no trained token within max_length
-    reason: str = ""  # the first malformed one, and why
+    reason: str = ""  # what is wrong with them, counted
 
 
-def mixture(tokenizer, sources: list[Source], args: SFTConfig) -> tuple[Dataset, list[Given]]:
+def mixture(tokenizer, sources: list[ChatSource], args: Any) -> tuple[Dataset, list[Given]]:
     """All sources' rows {input_ids, labels}, each as often as its epochs say, shuffled by args.seed.
 
-    Heeds args.max_length, packing_strategy and assistant_only_loss. A share of documents is reckoned in tokens.
+    args: TRL's SFTConfig, of which max_length, packing, packing_strategy and assistant_only_loss count. A share of
+    documents is reckoned in tokens.
 
     Raises:
         ValueError: a source gives no row, mostly malformed ones, or lacks its converter's columns.
@@ -52,16 +54,16 @@ def mixture(tokenizer, sources: list[Source], args: SFTConfig) -> tuple[Dataset,
     return concatenate_datasets(tables).shuffle(seed=args.seed), list(given)
 
 
-def source_rows(tokenizer, source: Source, args: SFTConfig) -> tuple[Dataset, Given]:
+def source_rows(tokenizer, source: ChatSource, args: Any) -> tuple[Dataset, Given]:
     """One source's rows and what it gives, whatever the others give."""
     if source.is_document:
         return document_rows(tokenizer, source, args.max_length)
     table, faults = conversations(source)
     table, untrained = conversation_rows(tokenizer, table, args)
-    return repeated(table, source, malformed=len(faults), untrained=untrained, reason=(faults or [""])[0])
+    return repeated(table, source, malformed=len(faults), untrained=untrained, reason=faults.summary())
 
 
-def conversation_rows(tokenizer, table: Dataset, args: SFTConfig) -> tuple[Dataset, int]:
+def conversation_rows(tokenizer, table: Dataset, args: Any) -> tuple[Dataset, int]:
     """Each conversation's row (COUNTED), and how many have no trained token within max_length and are left out."""
     cuts = not args.packing or args.packing_strategy == "bfd"  # the other strategies split what is too long
     table = table.map(
@@ -89,7 +91,7 @@ def _conversation(row: dict, tokenizer, limit: int | None, assistant_only: bool)
     return _counted(ids, labels, cut=len(ids) < len(output["input_ids"]))
 
 
-def document_rows(tokenizer, source: Source, limit: int | None, tokens: float = inf) -> tuple[Dataset, Given]:
+def document_rows(tokenizer, source: ChatSource, limit: int | None, tokens: float = inf) -> tuple[Dataset, Given]:
     """The first source.rows documents, or so many that they have this many tokens, in pieces of `limit` tokens.
 
     What is shorter than `tokens` begins again, as in pretraining.
@@ -107,7 +109,7 @@ def document_rows(tokenizer, source: Source, limit: int | None, tokens: float = 
     return repeated(concatenate_datasets(tables), source)
 
 
-def _texts(source: Source, endless: bool) -> Iterator[str]:
+def _texts(source: ChatSource, endless: bool) -> Iterator[str]:
     """Texts that are not empty; endless: over and over."""
     stream = documents(source) if endless else documents(source).take(source.rows)
     found = True
@@ -131,7 +133,7 @@ def _counted(ids: list[int], labels: list[int], cut: bool) -> dict:
     return {"input_ids": ids, "labels": labels, "tokens": len(ids), "trained": trained, "cut": cut}
 
 
-def repeated(table: Dataset, source: Source, **left_out) -> tuple[Dataset, Given]:
+def repeated(table: Dataset, source: ChatSource, **left_out) -> tuple[Dataset, Given]:
     """The rows as often as source.epochs says.
 
     Raises:

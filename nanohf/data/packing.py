@@ -88,22 +88,10 @@ class PackedLoader:
         self.seconds += time.perf_counter() - started
         return batch
 
-    def shares(self) -> dict[str, float | None]:
-        """What became of the text so far: rows that begin with a document, tokens apart from its beginning, epochs."""
+    def shares(self) -> dict[str, float]:
+        """Of the rows given out, those that begin with a document; of the tokens, those apart from its beginning."""
         rows = max(1, self.tokens // self.length)
-        continued = self.continued / max(1, self.tokens)
-        return {"aligned": self.aligned / rows, "continued": continued, "epochs": self.epochs()}
-
-    def described(self, horizon: int) -> str:
-        """Before the first step: how large the text is, and how often a horizon of so many tokens reads it."""
-        if not (whole := self.epoch_tokens()):
-            return "text: its size is not known beforehand"
-        return f"text: about {whole:,} tokens; the horizon of {horizon:,} is {horizon / whole:.2f} epochs"
-
-    def past_one_epoch(self) -> dict[str, float]:
-        """{"epoch": 2.31} from the second on, for a log line."""
-        epochs = self.epochs() if self.place["epoch"] else None
-        return {"epoch": epochs} if epochs and epochs >= 1 else {}
+        return {"aligned": self.aligned / rows, "continued": self.continued / max(1, self.tokens)}
 
     def epoch_tokens(self) -> int | None:
         """Tokens of an epoch over all ranks: counted once one was read, else estimated; None if there is no saying.
@@ -193,7 +181,7 @@ class PackedLoader:
                     raise ConnectionError(
                         f"the text source failed {ATTEMPTS} times in a row behind document {place['position']:,} of "
                         f"epoch {place['epoch']} ({type(error).__name__}: {error}). If a file is damaged, fetch it "
-                        "again or take it away; then go on"
+                        "again or remove it; then run the same command"
                     ) from error
                 self._texts = None
                 time.sleep(2**attempt)

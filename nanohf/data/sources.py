@@ -22,7 +22,7 @@ BUILTIN = "builtin"
 BUILTIN_DOCUMENTS = 10**9  # generated as they are read, so as good as endless
 CHECKED = 256_000_000  # bytes of a source that are looked at before any work, at most
 HEAD = 8_000_000  # of one file
-MOST_BAD = 0.1  # of the rows looked at; more is no accident
+MOST_BAD = 0.1  # of the rows looked at; more is not an accident
 
 
 def text_stream(
@@ -157,7 +157,7 @@ def _wrong_kind(dataset: str, fault: str) -> str:
     elif "column" in fault:
         cure = "Set text_column to the one that holds the text, or convert its values to text"
     else:
-        cure = "Mend the file or take it out"
+        cure = "Repair the file or remove it"
     return f"dataset={dataset!r}: {fault}. {cure}."
 
 

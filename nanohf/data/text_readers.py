@@ -44,7 +44,7 @@ class Row(NamedTuple):
     text: str
     begins: bool = True  # a document; False: it is the continuation of one
     fault: str = ""  # why there is no text
-    where: int = 0  # the byte a line begins at, or the number of a row, from 1
+    where: int = 0  # the first byte of a line, or the number of a row, from 1
 
 
 def chunks(file: Path) -> list[Chunk]:

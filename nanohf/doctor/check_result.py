@@ -20,11 +20,11 @@ class Result:
 
 
 def attempt(stage: str, what: str, check: Callable[..., Iterable[Result] | Result], *args) -> Iterator[Result]:
-    """The check's results as they come; if it crashes, one that says so, and the doctor goes on."""
+    """The check's results as they come; if it crashes, one that says so, and the doctor continues."""
     try:
         found = check(*args)
         yield from [found] if isinstance(found, Result) else found
-    except Exception as error:  # whatever it is, the other checks shall still be heard
+    except Exception as error:  # whatever it is, the other checks must still report
         lines = str(error).strip().splitlines() or [""]
         yield Result("fail", stage, what, "", f"the check ended in {type(error).__name__}: {lines[0]}")
 

@@ -6,14 +6,15 @@ from itertools import groupby
 
 from datasets import Dataset, concatenate_datasets
 
-from nanohf.data.conversations import Source, conversations
+from nanohf.data.chat_source import ChatSource
+from nanohf.data.conversations import conversations
 from nanohf.doctor.check_result import Result, percent
 
 ROWS = 100  # of each source: enough for the shares, and quick
 SHOWN = 1000  # characters of the conversation that is printed
 
 
-def sample(sources: list[Source], seed: int) -> Dataset:
+def sample(sources: list[ChatSource], seed: int) -> Dataset:
     """The first conversations of each source, each seen once."""
     few = [replace(s, rows=min(s.rows or ROWS, ROWS)) for s in sources if not s.is_document]
     return concatenate_datasets([conversations(source)[0] for source in few]).shuffle(seed=seed)

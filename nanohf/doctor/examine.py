@@ -15,7 +15,7 @@ import torch
 import transformers
 from transformers import AutoTokenizer
 
-from nanohf import console, pipeline
+from nanohf import console
 from nanohf.data.sources import text_stream
 from nanohf.doctor import conversation_checks as chat
 from nanohf.doctor import training_checks as training
@@ -26,35 +26,38 @@ from nanohf.doctor.source_checks import check_sources
 from nanohf.doctor.text_checks import epochs
 from nanohf.errors import RecipeError
 from nanohf.model import NanoHFForCausalLM
-from nanohf.recipe.loading import STAGES
+from nanohf.recipe.loading import Recipe
+from nanohf.recipe.recipe_folder import find_recipe_folder, load_all, run_folder, stage_arguments
+from nanohf.recipe.stage_names import STAGES
 from nanohf.runs import run_folder as runs
 from nanohf.tokenizer.train_bpe import SMALLEST_VOCABULARY, capped, train_tokenizer
 from nanohf.train.pretrain_loop import build_model
 from nanohf.train.sft_probes import chat_trainer, waken
+from nanohf.train.trl_arguments import training_arguments
 
 TOKENIZER_CHARS = 300_000  # for a stand-in, and fifty more a token: merges need text
 
 
-def examine(recipe_dir: str, name: str | None = None, overrides: list[str] = ()) -> int:
+def examine(recipe_dir: str, name: str | None = None, overrides: list[str] | None = None) -> int:
     """Prints the checks as they are done; returns the exit status.
 
     Raises:
         RecipeError: recipes that cannot be read, before any check.
     """
-    recipes = pipeline.recipe_folder(recipe_dir)
-    run_dir = pipeline.run_folder(name or recipes.name)
-    arguments = {stage: pipeline.stage_arguments(recipes, run_dir, stage, overrides, None) for stage in STAGES}
-    case = Case(run_dir, pipeline.check(arguments))
+    folder = find_recipe_folder(recipe_dir)
+    run_dir = run_folder(name or folder.name)
+    arguments = {stage: stage_arguments(folder, run_dir, stage, overrides or [], None) for stage in STAGES}
+    case = Examination(run_dir, load_all(arguments))
     quiet()
 
-    case.show([Result("ok", "recipes", "all are read", f"{len(STAGES)} stages of {recipes.name}")])
-    case.show(resources(case.configs))
-    for stage, configs in case.configs.items():
-        case.show(attempt(stage, "sources", check_sources, stage, configs))
+    case.show([Result("ok", "recipes", "all are read", f"{len(STAGES)} stages of {folder.name}")])
+    case.show(resources(case.recipes))
+    for stage, recipe in case.recipes.items():
+        case.show(attempt(stage, "sources", check_sources, stage, recipe))
     if case.can_read("tokenizer"):
         case.show(attempt("tokenizer", "tokenizer", tokenizer_found, case))
     if case.can_read("tokenizer") and case.can_read("pretrain"):
-        case.show(attempt("pretrain", "epochs of the text", epochs, case.configs["pretrain"][0], case.tokenizer))
+        case.show(attempt("pretrain", "epochs of the text", epochs, case.recipes["pretrain"].settings, case.tokenizer))
     for stage, what, check in (
         ("midtrain", "conversations", chat_checks),
         ("sft", "conversations", chat_checks),
@@ -77,11 +80,11 @@ def quiet() -> None:
     warnings.simplefilter("ignore")
 
 
-class Case:
-    """A recipe folder under examination: its configs, and the tokenizer and models that its stages would start from."""
+class Examination:
+    """A recipe folder under examination: its recipes, and the tokenizer and models that its stages would start from."""
 
-    def __init__(self, run_dir: Path, configs: dict[str, tuple]):
-        self.run_dir, self.configs = run_dir, configs
+    def __init__(self, run_dir: Path, recipes: dict[str, Recipe]):
+        self.run_dir, self.recipes = run_dir, recipes
         self.results: list[Result] = []
         self.conversation_shown = False
 
@@ -107,21 +110,27 @@ class Case:
     def finished_tokenizer(self):
         """The one pretraining takes, if there is one already."""
         try:
-            return AutoTokenizer.from_pretrained(runs.resolve(self.run_dir, self.configs["pretrain"][0].tokenizer))
+            return AutoTokenizer.from_pretrained(
+                runs.resolve(self.run_dir, self.recipes["pretrain"].settings.tokenizer)
+            )
         except RecipeError:
             return None
 
     @cached_property
     def tokenizer(self):
         """The run's, or until that is finished one of the same size from the beginning of the same text."""
-        return self.finished_tokenizer or stand_in_tokenizer(self.configs["tokenizer"][0])
+        return self.finished_tokenizer or stand_in_tokenizer(self.recipes["tokenizer"].settings)
 
     def source(self, stage: str) -> str | None:
         """The folder or Hub id of the model a stage starts from; None while that stage of the run is not finished."""
         try:
-            return runs.resolve(self.run_dir, self.configs[stage][0].model_name_or_path)
+            return runs.resolve(self.run_dir, self.recipes[stage].settings.model_name_or_path)
         except RecipeError:
             return None
+
+    def arguments(self, stage: str):
+        """TRL's config as the stage makes it."""
+        return training_arguments(self.recipes[stage], output_dir=str(self.run_dir))
 
     def stage_tokenizer(self, stage: str):
         source = self.source(stage)
@@ -132,7 +141,7 @@ class Case:
         if source := self.source(stage):
             return NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32)
         torch.manual_seed(0)
-        return build_model(self.configs["pretrain"][0], self.tokenizer)
+        return build_model(self.recipes["pretrain"].settings, self.tokenizer)
 
 
 def stand_in_tokenizer(config):
@@ -150,16 +159,16 @@ def stand_in_tokenizer(config):
             size //= 2
 
 
-def tokenizer_found(case: Case) -> Result:
+def tokenizer_found(case: Examination) -> Result:
     size = f"{len(case.tokenizer):,} tokens"
     if case.finished_tokenizer is None:
         return Result("ok", "tokenizer", "stand-in until it is trained, from a slice of its text", size)
     return Result("ok", "tokenizer", "the run's", size)
 
 
-def chat_checks(case: Case, stage: str) -> Iterator[Result]:
+def chat_checks(case: Examination, stage: str) -> Iterator[Result]:
     """midtrain or sft. A check is left out where an earlier one has shown why it could not work."""
-    config, args = case.configs[stage]
+    config, args = case.recipes[stage].settings, case.arguments(stage)
     tokenizer = case.stage_tokenizer(stage)
     conversations = chat.sample(config.mixture, args.seed)
     rows = chat.rendered(tokenizer, conversations)
@@ -181,9 +190,9 @@ def chat_checks(case: Case, stage: str) -> Iterator[Result]:
         yield from attempt(stage, "trainer", trainer_checks, case, stage, tokenizer, conversations, rows)
 
 
-def trainer_checks(case: Case, stage: str, tokenizer, conversations, rows: list[tuple]) -> Iterator[Result]:
+def trainer_checks(case: Examination, stage: str, tokenizer, conversations, rows: list[tuple]) -> Iterator[Result]:
     """Those that run the model, through the very trainer of the stage."""
-    args = case.configs[stage][1]
+    args = case.arguments(stage)
     model = case.model(stage)
     waken(model)
     with TemporaryDirectory(prefix="nanohf-doctor-") as folder:
@@ -194,9 +203,9 @@ def trainer_checks(case: Case, stage: str, tokenizer, conversations, rows: list[
         yield from attempt(stage, "finite loss", training.finite, stage, args, trainer, rows)
 
 
-def problem_checks(case: Case, stage: str) -> Iterator[Result]:
+def problem_checks(case: Examination, stage: str) -> Iterator[Result]:
     """grpo: the reward, and groups sampled from its input model if that is finished."""
-    config, args = case.configs[stage]
+    config, args = case.recipes[stage].settings, case.arguments(stage)
     tokenizer, source = case.stage_tokenizer(stage), case.source(stage)
     rows = problems.few(config)
     yield from attempt(stage, "tokenizer", chat.same_tokenizer, stage, tokenizer, case.finished_tokenizer)

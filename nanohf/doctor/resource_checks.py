@@ -1,19 +1,19 @@
-"""The cheap part: is there memory and disk enough? Formulas only, no model and no data."""
+"""The cheap part: is there enough memory and disk? Formulas only, no model and no data."""
 
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 from nanohf.doctor.check_result import Result, attempt
+from nanohf.recipe.loading import Recipe
+from nanohf.recipe.stage_names import MODEL_STAGES
 from nanohf.runs import run_folder as runs
 from nanohf.scaling.memory import Bytes, memory
 from nanohf.scaling.parameters import parameters
 
-TRAINED = ("pretrain", "midtrain", "sft", "grpo")
 # Bytes of one micro-batch, rough, on the low side of what was measured: d4 with 4,096 tokens, 4 rows x 512, eager,
 # fp32 took 752 MB, 201 of them logits by this rule and 336 activations. torch.compile fuses and recomputes.
 COPIES_OF_LOGITS = {False: 3, True: 2}
-VALUES_A_CHANNEL = {False: 20, True: 8}
+VALUES_PER_CHANNEL = {False: 20, True: 8}
 CERTAINLY = 3.0  # times the free memory: no error of the estimate makes that fit
 PROMPT_TOKENS = 256  # of a grpo row, beside the completion: an assumption
 
@@ -31,36 +31,36 @@ class Size:
         return memory(parameters(self.depth, self.vocab_size, self.preset))["total"]
 
 
-def quick(configs: dict[str, tuple], todo: list[str]) -> list[Result]:
+def quick(recipes: dict[str, Recipe], todo: list[str]) -> list[Result]:
     """What `nanohf run` looks at before its stages `todo`. It fails only on what is certain.
 
     That is a disk without room for the files, and several times more memory than there is, for the estimate is rough.
     """
-    if not (size := model_size(configs)):
+    if not (size := model_size(recipes)):
         return []
-    memory_results = [memory_enough(stage, configs[stage], size, CERTAINLY) for stage in TRAINED if stage in todo]
-    return [*memory_results, disk_enough(configs, size, todo)]
+    memory_results = [memory_enough(stage, recipes[stage], size, CERTAINLY) for stage in MODEL_STAGES if stage in todo]
+    return [*memory_results, disk_enough(recipes, size, todo)]
 
 
-def resources(configs: dict[str, tuple]) -> list[Result]:
-    """Memory and disk for the stages of these configs, those that are finished left out."""
-    size = model_size(configs)
+def resources(recipes: dict[str, Recipe]) -> list[Result]:
+    """Memory and disk for the stages of these recipes, those that are finished left out."""
+    size = model_size(recipes)
     if not size:
         return []
-    todo = [stage for stage in TRAINED if stage in configs and not runs.done(configs[stage][0].run_dir, stage)]
-    results = [r for stage in todo for r in attempt(stage, "memory", memory_enough, stage, configs[stage], size)]
-    return results + list(attempt("run", "disk", disk_enough, configs, size, todo))
+    todo = [stage for stage in MODEL_STAGES if stage in recipes and not runs.done(recipes[stage].run_dir, stage)]
+    results = [r for stage in todo for r in attempt(stage, "memory", memory_enough, stage, recipes[stage], size)]
+    return results + list(attempt("run", "disk", disk_enough, recipes, size, todo))
 
 
-def model_size(configs: dict[str, tuple]) -> Size | None:
+def model_size(recipes: dict[str, Recipe]) -> Size | None:
     """From the recipes; None if they hold no pretraining, so that the model comes from elsewhere."""
-    if "tokenizer" not in configs or "pretrain" not in configs:
+    if "tokenizer" not in recipes or "pretrain" not in recipes:
         return None
-    pretrain = configs["pretrain"][0]
-    return Size(pretrain.depth, configs["tokenizer"][0].vocab_size, pretrain.preset)
+    pretrain = recipes["pretrain"].settings
+    return Size(pretrain.depth, recipes["tokenizer"].settings.vocab_size, pretrain.preset)
 
 
-def memory_enough(stage: str, configs: tuple, size: Size, too_much: float = 1.0) -> Result:
+def memory_enough(stage: str, recipe: Recipe, size: Size, too_much: float = 1.0) -> Result:
     """Weights, gradients, optimizer, and logits and activations of one micro-batch, against what is free now.
 
     It fails above too_much times what is free.
@@ -68,12 +68,12 @@ def memory_enough(stage: str, configs: tuple, size: Size, too_much: float = 1.0)
     import torch
 
     cuda = torch.cuda.is_available()
-    args = configs[-1]
+    args = recipe.training
     rows = args.per_device_train_batch_size
     length = PROMPT_TOKENS + args.max_completion_length if stage == "grpo" else args.max_length
     compiled = bool(getattr(args, "torch_compile", False))
     values = COPIES_OF_LOGITS[compiled] * 4 * size.vocab_size
-    values += VALUES_A_CHANNEL[compiled] * (2 if cuda else 4) * size.depth * 64 * size.depth
+    values += VALUES_PER_CHANNEL[compiled] * (2 if cuda else 4) * size.depth * 64 * size.depth
     need, free = size.bytes.total + rows * length * values, available_memory(cuda)
     figure = (
         f"about {gigabytes(need)} of {gigabytes(free)} free: weights, gradients and optimizer "
@@ -95,33 +95,33 @@ def available_memory(cuda: bool) -> int:
     return torch.cuda.mem_get_info()[0] if cuda else psutil.virtual_memory().available
 
 
-def disk_enough(configs: dict[str, tuple], size: Size, todo: list[str]) -> Result:
-    """The finals of all stages to come and the most checkpoints that lie there at a time, against the free disk.
+def disk_enough(recipes: dict[str, Recipe], size: Size, todo: list[str]) -> Result:
+    """The results of all stages to come and the most checkpoints kept at a time, against the free disk.
 
-    A stage's checkpoints go when it is finished; while one is written, the ones it replaces are still there. Those that
-    lie there already, of a run that goes on, count as free: new ones take their place.
+    A stage's checkpoints are deleted when it finishes; while one is written, the ones it replaces are still there.
+    Those of an interrupted run count as free, because new ones take their place.
     """
-    run_dir = Path(next(iter(configs.values()))[0].run_dir)
-    todo = [stage for stage in TRAINED if stage in todo]
-    final, checkpoint = size.bytes.weights, size.bytes.weights + size.bytes.optimizer
-    kept = {stage: configs[stage][-1].save_total_limit for stage in todo}
+    run_dir = next(iter(recipes.values())).run_dir
+    todo = [stage for stage in MODEL_STAGES if stage in todo]
+    result, checkpoint = size.bytes.weights, size.bytes.weights + size.bytes.optimizer
+    kept = {stage: recipes[stage].training.save_total_limit for stage in todo}
     most = max((limit or 1 for limit in kept.values()), default=0) + 1 if todo else 0
-    need = len(todo) * final + most * checkpoint
+    need = len(todo) * result + most * checkpoint
 
     folder = run_dir.resolve()
     while not folder.exists():
         folder = folder.parent
-    lying = sum(path.stat().st_size for path in (run_dir / "checkpoints").rglob("*") if path.is_file())
-    free = shutil.disk_usage(folder).free + lying
+    replaced = sum(path.stat().st_size for path in (run_dir / "checkpoints").rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder).free + replaced
     figure = (
-        f"{gigabytes(need)} of {gigabytes(free)} free: {len(todo)} finals of {gigabytes(final)}, "
+        f"{gigabytes(need)} of {gigabytes(free)} free: {len(todo)} results of {gigabytes(result)}, "
         f"{most} checkpoints of {gigabytes(checkpoint)}"
     )
     if need > free:
         why = f"too little disk in {folder}; free some, lower save_total_limit, or work in another folder"
         return Result("fail", "run", "disk", figure, why)
-    if endless := [stage for stage, limit in kept.items() if limit is None]:
-        why = f"{', '.join(endless)} keeps every checkpoint, {gigabytes(checkpoint)} each; set save_total_limit"
+    if unlimited := [stage for stage, limit in kept.items() if limit is None]:
+        why = f"{', '.join(unlimited)} keeps every checkpoint, {gigabytes(checkpoint)} each; set save_total_limit"
         return Result("warn", "run", "disk", figure, why)
     return Result("ok", "run", "disk", figure)
 

@@ -11,16 +11,17 @@ from nanohf.data import text_files
 from nanohf.data.sources import BUILTIN, is_local
 from nanohf.doctor.check_result import Result
 from nanohf.errors import RecipeError
-from nanohf.recipe.loading import STAGES
+from nanohf.recipe.loading import Recipe
+from nanohf.recipe.stage_names import MODEL_STAGES
 from nanohf.runs import run_folder as runs
 
 READ_WITH_THE_RECIPE = ("identity",)  # a file, and no dataset
 NO_NETWORK = (ConnectionError, TimeoutError)
 
 
-def sources_of(stage: str, configs: tuple) -> list[tuple[str, str | None, str | None]]:
+def sources_of(stage: str, recipe: Recipe) -> list[tuple[str, str | None, str | None]]:
     """(dataset, config, split) of all that a stage reads; split None where any will do."""
-    config = configs[0]
+    config = recipe.settings
     found = []
     if hasattr(config, "dataset"):
         found.append((config.dataset, config.dataset_config, "train" if stage == "grpo" else None))
@@ -55,7 +56,8 @@ def reachable(stage: str, dataset: str, config: str | None, splits: list[str]) -
         return unreachable(stage, what, error)
     except ValueError as error:  # an unknown configuration; the message lists those there are
         return Result("fail", stage, what, "no such configuration", " ".join(str(error).split()))
-    if found and (missing := [split for split in splits if split not in found]):
+    bases = [part.partition("[")[0].strip() for wanted in splits for part in wanted.split("+")]  # train[:90%]+test
+    if found and (missing := [split for split in dict.fromkeys(bases) if split not in found]):
         why = f"it has {', '.join(found)}; set split in the recipe"
         return Result("fail", stage, what, f"no split {', '.join(missing)}", why)
     return Result("ok", stage, what, ", ".join(found))
@@ -78,9 +80,9 @@ def input_model(stage: str, run_dir: str, model: str) -> Result:
     try:
         source = runs.resolve(run_dir, model)
     except RecipeError:
-        if model in STAGES[1:-1]:
+        if model in MODEL_STAGES:
             return Result("ok", stage, what, "a stage of the run, not finished yet")
-        why = f"model_name_or_path={model!r} is no stage ({', '.join(STAGES[1:-1])}), no folder and no Hub id"
+        why = f"model_name_or_path={model!r} is not a stage ({', '.join(MODEL_STAGES)}), no folder and no Hub id"
         return Result("fail", stage, what, "missing", why)
     try:
         PreTrainedConfig.get_config_dict(source)
@@ -92,12 +94,12 @@ def input_model(stage: str, run_dir: str, model: str) -> Result:
     return Result("ok", stage, what, source)
 
 
-def check_sources(stage: str, configs: tuple) -> Iterator[Result]:
+def check_sources(stage: str, recipe: Recipe) -> Iterator[Result]:
     """Every dataset of the stage once, and the model it starts from."""
     grouped: dict[tuple, list[str]] = {}
-    for dataset, config, split in sources_of(stage, configs):
+    for dataset, config, split in sources_of(stage, recipe):
         grouped.setdefault((dataset, config), []).extend([split] if split else [])
     for (dataset, config), splits in grouped.items():
         yield reachable(stage, dataset, config, splits)
-    if model := getattr(configs[0], "model_name_or_path", None):
-        yield input_model(stage, configs[0].run_dir, model)
+    if model := getattr(recipe.settings, "model_name_or_path", None):
+        yield input_model(stage, recipe.settings.run_dir, model)

@@ -33,6 +33,6 @@ def epochs(config, tokenizer) -> Result:
 def horizon_tokens(config, vocab_size: int) -> int:
     size = counts.parameters(config.depth, vocab_size, config.preset, config.num_attention_heads)
     keys = ("tokens_per_parameter", "tokens_per_scaling_parameter", "batch_tokens", "max_steps", "lr_scale")
-    micro_batch = config.per_device_train_batch_size * config.max_length
-    plan = pretraining(size, one_pass=micro_batch, **{key: getattr(config, key) for key in keys})
+    micro_batch_tokens = config.per_device_train_batch_size * config.max_length
+    plan = pretraining(size, micro_batch_tokens=micro_batch_tokens, **{key: getattr(config, key) for key in keys})
     return plan.steps * plan.batch_tokens

@@ -31,7 +31,7 @@ def fits(stage: str, source: str | None, tokenizer) -> Iterator[Result]:
     elif unknown and missing:
         why = (
             f"config.json has {', '.join(unknown)}, which mean nothing here, but no {', '.join(missing)}, "
-            "so a default is used instead, and the trainer reads the same names: mend the names"
+            "so a default is used instead, and the trainer reads the same names: correct the names"
         )
         yield Result("fail", stage, "config fields", source, why)
     elif unknown:
@@ -82,7 +82,7 @@ def isolated(stage: str, args, trainer) -> Result:
         if args.packing_strategy == "wrapped":
             why = "packing_strategy=wrapped lets documents see each other; set packing_strategy: bfd"
         else:
-            why = "the model's attention does not heed position_ids; set packing: false, or mend its mask"
+            why = "the model's attention ignores position_ids; set packing: false, or fix its mask"
         return Result("fail", stage, what, figure, why)
     return Result("ok", stage, what, figure)
 

@@ -4,7 +4,7 @@ from nanohf.data.gsm8k import final_answer
 from nanohf.data.word_problems import problems, prompt_ids
 from nanohf.doctor.check_result import Result
 from nanohf.generation.engine import Engine
-from nanohf.train.grpo.trainer import correct_answer
+from nanohf.train.grpo.reward import reward_func
 
 PROBLEMS = 8
 GROUPS = 4
@@ -13,12 +13,12 @@ COMPLETION = 128  # tokens at most: a look, not a measurement
 
 def few(stage):
     """The first problems of the recipe's dataset."""
-    return problems(stage.dataset, stage.dataset_config, "train", min(stage.dataset_rows or PROBLEMS, PROBLEMS))
+    return problems(stage.dataset, stage.dataset_config, "train", min(stage.dataset_rows or PROBLEMS, PROBLEMS))[0]
 
 
 def reward_tells(tokenizer, rows, sampled: bool) -> Result:
     """The dataset's own answers must earn 1, a wrong number 0."""
-    reward, answers = correct_answer(tokenizer), rows["answer"]
+    reward, answers = reward_func(tokenizer), rows["answer"]
     wrong = [f"#### {wrong_number(final_answer(answer))}" for answer in answers]
     of_right, of_wrong = (
         reward(completion_ids=[tokenizer.encode(t, add_special_tokens=False) for t in texts], answer=answers)
@@ -26,7 +26,7 @@ def reward_tells(tokenizer, rows, sampled: bool) -> Result:
     )
     figure = f"right answers {mean(of_right):.2f}, wrong ones {mean(of_wrong):.2f}, {len(answers)} each"
     if len({*of_right, *of_wrong}) == 1:
-        why = "the reward is constant, so every advantage is 0 and nothing is learned; mend the reward or the answers"
+        why = "the reward is constant, so every advantage is 0 and nothing is learned; fix the reward or the answers"
         return Result("fail", "grpo", "reward", figure, why)
     if min(of_right) < 1 or max(of_wrong) > 0:
         why = "right must earn 1 and wrong 0: see that answers end in '#### number' and survive the tokenizer"
@@ -51,7 +51,7 @@ def spread(tokenizer, model, rows, args) -> Result:
         args.top_k,
         seed=args.seed,
     )
-    reward = correct_answer(tokenizer)
+    reward = reward_func(tokenizer)
     rewards = [
         reward(completion_ids=[c.ids for c in group], answer=[row["answer"]] * len(group))
         for group, row in zip(groups, rows, strict=False)

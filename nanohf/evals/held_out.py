@@ -7,23 +7,23 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from nanohf.data.conversations import Source
+from nanohf.data.chat_source import ChatSource
 
 
 class HeldOut:
-    """Rows {input_ids, labels} of each source. Loss a token, so that row length and batch size do not matter.
+    """Rows {input_ids, labels} of each source. Loss per token, so that row length and batch size do not matter.
 
     bytes_of_token: (vocab_size,), 0 for special tokens. share: of each source's rows, sorted by length, which are this
     process's; total: sums a tensor over the processes.
     """
 
-    def __init__(self, sources: list[Source], rows: list, bytes_of_token: list[int], batch_size: int = 8):
+    def __init__(self, sources: list[ChatSource], rows: list, bytes_of_token: list[int], batch_size: int = 8):
         self.sources, self.batch_size = sources, batch_size
         self.rows = [sorted(part, key=lambda row: len(row["input_ids"])) for part in rows]
         self.bytes = [sum(bytes_of_token[i] for row in part for i in row["input_ids"]) for part in rows]
 
     def measure(self, model, share=slice(None), total: Callable = lambda t: t) -> list[dict]:
-        """For each source {source, metric, value, tokens}: nats a trained token, of documents bits per byte."""
+        """For each source {source, metric, value, tokens}: nats per trained token; bits per byte for documents."""
         training = model.training
         model.eval()
         figures = []
@@ -61,6 +61,6 @@ def compared(before: list[dict], after: list[dict]) -> list[dict]:
 
 
 def loss_of_conversations(figures: list[dict]) -> float:
-    """Over all sources that are no documents, each token alike."""
+    """Over all sources but documents, each token with the same weight."""
     losses = [figure for figure in figures if figure["metric"] == "loss"]
     return sum(f["value"] * f["tokens"] for f in losses) / sum(f["tokens"] for f in losses)

@@ -18,7 +18,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 def mean_interval(values: list[float], z: float = 1.96) -> tuple[float, float, float]:
     """Mean of values in [0, 1] with its 95% interval: Wilson's, at the sample size that the spread is worth.
 
-    One value a problem: samples of one problem are no independent evidence, problems are.
+    One value per problem: samples of one problem are not independent evidence, problems are.
     """
     n = len(values)
     mean = sum(values) / n
@@ -40,13 +40,13 @@ def score(
     processes=None,
     **sampling,
 ) -> dict:
-    """Samples every problem and counts.
+    """Samples every word problem and counts.
 
     generate: `Engine.generate`; prompts: token ids; answers: with their `####` line; batch_size: problems at a time;
     processes: accelerate's state, to share the batches among all processes. Each then returns the whole result, the
     same for any number of them.
     Returns n, pass@k for k = 1..num_samples as {"pass@1": [mean, low, high], ...}, shares of finished completions and
-    of problems always and never solved, calculator calls a completion and the share refused, the first completion
+    of problems always and never solved, calculator calls per completion and the share refused, the first completion
     as `example`, and one of each of the first problems as `samples`.
     """
     rank, world_size = (processes.process_index, processes.num_processes) if processes else (0, 1)

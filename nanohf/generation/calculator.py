@@ -8,7 +8,10 @@ division of integers that comes out even stays an exact integer.
 
 import operator
 import re
+from collections.abc import Callable
 from decimal import Decimal
+
+from nanohf.generation.numbers import UNSIGNED
 
 MAX_LENGTH = 256  # characters
 MAX_DEPTH = 32  # parentheses and exponents inside one another
@@ -19,7 +22,7 @@ MAX_DIGITS = 14  # significant, of a result that is a float: hides binary roundi
 
 STRING = r"""(?:"[^"\\\r\n]*"|'[^'\\\r\n]*')"""
 TOKEN = re.compile(
-    rf"""(?P<number>[0-9]{{1,3}}(?:,[0-9]{{3}})+(?![0-9])(?:\.[0-9]*)?|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)
+    rf"""(?P<number>{UNSIGNED})
     |(?P<operator>\*\*|//|[-+*/%()])
     |(?P<text>{STRING})\.count\([ ]*(?P<part>{STRING})[ ]*\)
     |(?P<space>[ \t]+)""",
@@ -42,7 +45,8 @@ def calculate(expression: str) -> str | None:
 
 def _tokens(expression: str) -> list[Token]:
     """Numbers as values, operators as strings; `"text".count("part")` is a number already."""
-    tokens, at = [], 0
+    tokens: list[Token] = []
+    at = 0
     while at < len(expression):
         match = TOKEN.match(expression, at)
         if match is None:
@@ -63,7 +67,9 @@ def _divide(a: Number, b: Number) -> Number:
     return a // b if even else a / b
 
 
-BINARY = {  # operator: (precedence, function); `**` binds tighter than a sign and has its own rule
+BINARY: dict[
+    Token, tuple[int, Callable[[Number, Number], Number]]
+] = {  # operator: (precedence, function); `**` binds tighter than a sign and has its own rule
     "+": (1, operator.add),
     "-": (1, operator.sub),
     "*": (2, operator.mul),
@@ -87,8 +93,9 @@ class _Parser:
 
     def expression(self, lowest: int = 1) -> Number:
         left = self.signed()
-        while self.peek() in BINARY and BINARY[self.peek()][0] >= lowest:
-            precedence, function = BINARY[self.take()]
+        while (operation := BINARY.get(self.peek())) and operation[0] >= lowest:
+            self.take()
+            precedence, function = operation
             left = _bounded(function(left, self.expression(precedence + 1)))
         return left
 
@@ -136,7 +143,7 @@ class _Parser:
 
 
 def _bounded(value: Number | complex) -> Number:
-    """Refuses complex numbers, infinity, nan, and whatever is too large to go on with."""
+    """Refuses complex numbers, infinity, nan, and whatever is too large to compute with."""
     if isinstance(value, complex) or not abs(value) <= MAX_MAGNITUDE:
         raise ValueError(f"not a real number up to {MAX_MAGNITUDE:.0e}")
     return value

@@ -6,6 +6,7 @@ weights are packed. The calculator is part of it: when a row closes a python blo
 tokens, and marked so.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from nanohf.errors import RecipeError
 from nanohf.generation.calculator import calculate
 from nanohf.generation.packed_linears import packed_linears
 from nanohf.generation.shared_prompt_cache import SharedPromptCache
@@ -20,17 +22,20 @@ from nanohf.generation.shared_prompt_cache import SharedPromptCache
 
 @dataclass
 class Completion:
-    """What a row generated. `chosen` is 1 where the model chose the token and 0 where the engine forced it."""
+    """What a row generated. `sampled_mask` is 1 where the model sampled the token and 0 where the engine forced it."""
 
     ids: list[int] = field(default_factory=list)
-    chosen: list[int] = field(default_factory=list)
-    finished: bool = False  # ended by a stop token, not by max_new_tokens
+    sampled_mask: list[int] = field(default_factory=list)
+    finished: bool = False  # ended by a stop token, not cut off by max_new_tokens or the end of the context
     calls: int = 0  # of the calculator
     refused: int = 0  # calls it could not answer
 
 
 class Engine:
     """Generates with a causal language model and its tokenizer (nanohf's special tokens).
+
+    The model's weights are read where they are, so an engine made before training serves it throughout. Prompts are
+    lists of token ids, lengths are in tokens, and `generate` gives one list of `Completion` per prompt.
 
     Args:
         calculator: answer python blocks. Without it the model has to write the output itself.
@@ -57,7 +62,11 @@ class Engine:
         """`num_samples` completions of each prompt (token ids), the stop token included where one was reached.
 
         A row's tokens depend on its prompt, `seed` and its place among the rows, not on its neighbours' content.
-        temperature 0 is greedy, top_k 0 is none. on_token(row, id, chosen) is called as tokens come, for streaming.
+        It is cut off after max_new_tokens, or where prompt and completion fill the model's max_position_embeddings.
+        temperature 0 is greedy, top_k 0 is none. on_token(row, id, sampled) is called as tokens come, for streaming.
+
+        Raises:
+            RecipeError: a prompt is empty or leaves no position for a completion.
         """
         training = self.model.training
         self.model.eval()
@@ -71,10 +80,11 @@ class Engine:
         rows = len(prompts) * num_samples
         completions = [Completion() for _ in range(rows)]
         forced: list[list[int]] = [[] for _ in range(rows)]
-        dice = torch.stack([_dice(seed, row, max_new_tokens) for row in range(rows)]).to(device)
+        uniforms = torch.stack([_uniforms(seed, row, max_new_tokens) for row in range(rows)]).to(device)
 
         lengths = [len(prompt) for prompt in prompts]
-        cache = SharedPromptCache(self.model.config.num_hidden_layers, lengths, max_new_tokens, device)
+        limits = [limit for limit in self._limits(lengths, max_new_tokens) for _ in range(num_samples)]  # of each row
+        cache = SharedPromptCache(self.model.config.num_hidden_layers, lengths, max(limits), device)
         with cache.attached(self.model), packed_linears(self.model, rows), _uncapped(self.model.config) as cap:
             position = torch.tensor(lengths, device=device)[:, None]
             ids = torch.tensor([p + [0] * (max(lengths) - len(p)) for p in prompts], device=device)
@@ -83,30 +93,41 @@ class Engine:
             logits, position = (x.repeat_interleave(num_samples, dim=0) for x in (logits, position))
             active = list(range(rows))  # the rows still in the batch, in its order
 
-            for i in range(max_new_tokens):
-                tokens = _sample(logits, dice[:, i], temperature, top_k, cap).tolist()
+            for i in range(max(limits)):
+                tokens = _sample(logits, uniforms[:, i], temperature, top_k, cap).tolist()
                 for at, row in enumerate(active):
                     completion = completions[row]
-                    chosen = not forced[row]
-                    tokens[at] = token = tokens[at] if chosen else forced[row].pop(0)
+                    sampled = not forced[row]
+                    tokens[at] = token = tokens[at] if sampled else forced[row].pop(0)
                     completion.ids.append(token)
-                    completion.chosen.append(int(chosen))
+                    completion.sampled_mask.append(int(sampled))
                     if on_token:
-                        on_token(row, token, chosen)
-                    if chosen and token in self.stops:
+                        on_token(row, token, sampled)
+                    if sampled and token in self.stops:
                         completion.finished = True
-                    elif chosen and token == self.python_end and self.calculator:
+                    elif sampled and token == self.python_end and self.calculator:
                         forced[row] = self._answer(completion)
-                left = [at for at, row in enumerate(active) if not completions[row].finished]
-                if not left or i == max_new_tokens - 1:
+                left = [at for at, row in enumerate(active) if not completions[row].finished and i + 1 < limits[row]]
+                if not left:
                     break
                 if len(left) < len(active):
                     order = _closed_up(left)
                     cache.keep_rows(order)
-                    dice, position = dice[order], position[order]
+                    uniforms, position = uniforms[order], position[order]
                     tokens, active = [tokens[at] for at in order], [active[at] for at in order]
                 logits = self._forward(torch.tensor(tokens, device=device)[:, None], position + i, cache)
         return [completions[p * num_samples : (p + 1) * num_samples] for p in range(len(prompts))]
+
+    def _limits(self, lengths: list[int], max_new_tokens: int) -> list[int]:
+        """The most tokens that may follow each prompt: max_new_tokens, or fewer near the end of the context."""
+        context = getattr(self.model.config, "max_position_embeddings", None) or sys.maxsize
+        for i, length in enumerate(lengths):
+            if not 0 < length < context:
+                raise RecipeError(
+                    f"prompt {i} has {length:,} tokens; it must have at least 1, and fewer than the model's "
+                    f"{context:,} positions (max_position_embeddings). Shorten it or leave it out."
+                )
+        return [min(max_new_tokens, context - length) for length in lengths]
 
     def _forward(self, ids, positions, cache, keep=1) -> torch.Tensor:
         """Logits of the last position, or of the one in `keep`, (rows, 1): (rows, vocab_size) in fp32."""
@@ -163,15 +184,15 @@ def _closed_up(left: list[int]) -> list[int]:
     return order
 
 
-def _dice(seed: int, row: int, count: int) -> torch.Tensor:
-    """The row's own uniform numbers, one a token: what it draws does not depend on which other rows are there."""
+def _uniforms(seed: int, row: int, count: int) -> torch.Tensor:
+    """The row's own uniform numbers, one per token: what it draws does not depend on which other rows are there."""
     return torch.rand(count, generator=torch.Generator().manual_seed((seed * 1_000_003 + row) % 2**63))
 
 
 def _sample(
-    logits: torch.Tensor, dice: torch.Tensor, temperature: float, top_k: int, cap: float | None = None
+    logits: torch.Tensor, uniforms: torch.Tensor, temperature: float, top_k: int, cap: float | None = None
 ) -> torch.Tensor:
-    """One id a row from softmax(logits / temperature) over the top_k values, by inverting its distribution function."""
+    """One id per row from softmax(logits / temperature) over the top_k values, by inverting its cumulative sum."""
     if temperature == 0:
         return logits.argmax(-1)
     vocab_size = logits.shape[-1]
@@ -179,7 +200,7 @@ def _sample(
     if cap is not None:
         values = cap * (values / cap).tanh()
     shares = (values / temperature).softmax(-1).cumsum(-1)
-    place = (shares < dice[:, None] * shares[:, -1:]).sum(-1, keepdim=True).clamp(max=shares.shape[-1] - 1)
+    place = (shares < uniforms[:, None] * shares[:, -1:]).sum(-1, keepdim=True).clamp(max=shares.shape[-1] - 1)
     return ids.gather(-1, place).squeeze(-1)
 
 

@@ -47,8 +47,9 @@ class SharedPromptLayer(DynamicLayer):
         if self.length:
             self.own_keys, self.own_values = self.own_keys[:count], self.own_values[:count]
 
-    def keep_prompts(self, prompts: list[int]) -> None:
-        self.keys, self.values = self.keys[prompts], self.values[prompts]
+    def keep_prompts(self, prompts: list[int], longest: int) -> None:
+        """longest: tokens of the longest of them. Padding beyond it goes: where lengths are equal none is masked."""
+        self.keys, self.values = self.keys[prompts, :, :longest], self.values[prompts, :, :longest]
 
 
 class SharedPromptCache(Cache):
@@ -57,7 +58,7 @@ class SharedPromptCache(Cache):
     Args:
         num_layers: of the model.
         lengths: tokens of each prompt; the prompts are right-padded to the longest.
-        capacity: tokens a row may add.
+        capacity: tokens that a row may add.
     """
 
     def __init__(self, num_layers: int, lengths: list[int], capacity: int, device: torch.device):
@@ -94,9 +95,9 @@ class SharedPromptCache(Cache):
         """Places the rows of a prompt side by side, for its one matrix product: all prompts get equally many slots."""
         alive = sorted(set(prompt_of))
         if len(alive) < len(self.lengths):
-            for layer in self.layers:
-                layer.keep_prompts(alive)
             self.lengths = [self.lengths[prompt] for prompt in alive]
+            for layer in self.layers:
+                layer.keep_prompts(alive, max(self.lengths))
         self.prompt_of = [alive.index(prompt) for prompt in prompt_of]
 
         groups: list[list[int]] = [[] for _ in alive]
@@ -138,7 +139,7 @@ class SharedPromptCache(Cache):
         keys, values, length = keys[:, :, first:], values[:, :, first:], length - first
 
         query = query.reshape(rows, kv_heads, -1, head_dim) * scaling
-        scores = self._by_prompt(query) @ keys.transpose(2, 3)  # (prompts, kv_heads, slots x queries a head, length)
+        scores = self._by_prompt(query) @ keys.transpose(2, 3)  # (prompts, kv_heads, slots x queries per head, length)
         if min(self.lengths) < max(self.lengths):
             column = torch.arange(first, first + length, device=self.device)
             hidden = column >= self.length_of
@@ -152,7 +153,7 @@ class SharedPromptCache(Cache):
         return (shared + weights[..., length:] @ own_values).reshape(rows, 1, heads, head_dim)
 
     def _by_prompt(self, x: torch.Tensor) -> torch.Tensor:
-        """(rows, kv_heads, queries a head, n) to (prompts, kv_heads, slots x queries a head, n)."""
+        """(rows, kv_heads, queries per head, n) to (prompts, kv_heads, slots x queries per head, n)."""
         prompts, slots = self.row_in.shape
         _, kv_heads, queries, n = x.shape
         x = x if self.in_order else x[self.row_in.flatten()]

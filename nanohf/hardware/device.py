@@ -39,7 +39,7 @@ def device_type() -> str:
 def choose_precision(wanted: str, device_type: str) -> str:
     """`mixed_precision` for the Accelerator, printed with its reason. Weights and optimizer state stay fp32.
 
-    Of the launcher, "no" counts as no choice: it says so by itself where nobody chose.
+    From accelerate launch "no" counts as no choice: it says so where nobody chose.
 
     Raises:
         RecipeError: the launcher chose something else than bf16.
@@ -86,7 +86,7 @@ def compiled(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
         torch.compile(torch.neg)(torch.ones(2, device=device))
     except Exception as error:  # a missing compiler, header or Triton: each has an exception of its own
         console.progress(
-            f"torch_compile: not on this machine ({str(error).strip().splitlines()[0]}); training goes on without"
+            f"torch_compile: not on this machine ({str(error).strip().splitlines()[0]}); it trains without"
         )
         return model
     return torch.compile(model, dynamic=False)

@@ -3,21 +3,20 @@
 `model_cards/STAGE.md.jinja` is filled here; an absent figure reads "not measured".
 """
 
-import json
 import re
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from jinja2 import Environment, FileSystemLoader, Undefined
 
-from nanohf.recipe.loading import shipped
+from nanohf.recipe.recipe_folder import shipped
+from nanohf.recipe.stage_names import STAGES
+from nanohf.runs.stage_record import EvaluationRecord, StageRecord
 
-STAGES = ("tokenizer", "pretrain", "midtrain", "sft", "grpo")
 PRIVATE = ("host", "pushed_to")  # of stage.json: nobody's business
 MACHINE = ("run_dir", "output_dir", "hub_token")  # of a recipe, likewise
-LIBRARIES = ("torch", "transformers", "trl", "nanohf")
 
 # lm-eval task -> Hub dataset, configuration. Other tasks are named by the harness's name.
 TASK_DATA = {
@@ -29,19 +28,13 @@ TASK_DATA = {
 GSM8K_TEST_ROWS = 1319
 
 
-def card(stage: str, record: dict, results: dict | None, repo_id: str, base_model: str | None = None) -> str:
+def card(record: StageRecord, results: EvaluationRecord | None, repo_id: str, base_model: str | None = None) -> str:
     """The README.md of a stage.
 
-    record: its stage.json; results: the run's results.json, if there is one; base_model: the Hub id it was made from.
-
-    Raises:
-        ValueError: a stage that has no card.
+    results: the run's, if there are any; base_model: the Hub id that the stage was made from.
     """
-    if stage not in STAGES:
-        raise ValueError(f"stage={stage!r} has no card. Stages: {', '.join(STAGES)}.")
-    record, scores = public(record), _scores(stage, results)
-    recipe = record.get("recipe", {})
-    curve = record.get("pass_at_k") or []
+    stage, figures, scores = record.stage, public(record), _scores(record.stage, results)
+    recipe, curve = figures["recipe"], record.pass_at_k
     environment = Environment(
         loader=FileSystemLoader(shipped("model_cards")),
         trim_blocks=True,
@@ -50,29 +43,27 @@ def card(stage: str, record: dict, results: dict | None, repo_id: str, base_mode
     )
     environment.filters["known"] = _known
     text = environment.get_template(f"{stage}.md.jinja").render(
-        metadata=_metadata(stage, record, results, repo_id, base_model).to_yaml(),
+        metadata=_metadata(stage, figures, results, repo_id, base_model).to_yaml(),
         repo_id=repo_id,
-        record=record,
+        record=figures,
         made_from=_made_from(recipe, base_model),
         sources=[_described(source) for source in _sources(stage, recipe)],
         evaluation=_rows(scores),
         word_problems=_named(_evaluated_on(results)) if "pass_at_k" in scores else None,
         curve=[row | {"step": _known(point.get("step"))} for point in _ends(curve) for row in _pass_rows(point)],
         example=curve[-1].get("example") if curve else None,
-        recipe_yaml=yaml.safe_dump(
-            {key: _read(value) for key, value in recipe.items()}, sort_keys=False, allow_unicode=True, width=110
-        ).strip(),
-        versions=", ".join(f"{name} {found}" for name, found in _versions(record).items()),
+        recipe_yaml=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=110).strip(),
+        versions=", ".join(f"{name} {found}" for name, found in record.versions.items()),
     )
     return str(ModelCard(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"))
 
 
-def eval_results_yaml(stage: str, results: dict | None) -> str | None:
+def eval_results_yaml(stage: str, results: EvaluationRecord | None) -> str | None:
     """`.eval_results/nanohf.yaml`, which feeds a benchmark's leaderboard; None where nothing may claim a place there.
 
     Only GSM8K can: the Hub takes entries for registered benchmarks, and of our tasks' datasets openai/gsm8k is one. A
     limited evaluation (fewer than all 1,319 test rows) gives none, since it would not be the benchmark's own figure;
-    nor does the toy world, which is no Hub dataset.
+    nor does the toy world, which is not on the Hub.
     """
     task = _scores(stage, results).get("tasks", {}).get("nanohf_gsm8k")
     if not task or task.get("n") != GSM8K_TEST_ROWS:
@@ -84,11 +75,13 @@ def eval_results_yaml(stage: str, results: dict | None) -> str | None:
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
 
 
-def public(record: dict) -> dict:
-    """stage.json as it may be published: without the machine's name and the paths of its owner."""
-    record = {key: value for key, value in record.items() if key not in PRIVATE}
-    recipe = {key: value for key, value in record.get("recipe", {}).items() if key not in MACHINE}
-    return _without_paths(record | {"recipe": recipe})
+def public(record: StageRecord) -> dict:
+    """What may be published of a record: what was measured, without the machine's name and the paths of its owner."""
+    figures = {
+        key: value for key, value in asdict(record).items() if key not in PRIVATE and value not in (None, [], {})
+    }
+    recipe = {key: value for key, value in record.recipe.items() if key not in MACHINE}
+    return _without_paths(figures | {"recipe": recipe})
 
 
 def hub_id(name: str | None) -> str | None:
@@ -98,7 +91,9 @@ def hub_id(name: str | None) -> str | None:
     return None if local or name.count("/") != 1 else name
 
 
-def _metadata(stage: str, record: dict, results: dict | None, repo_id: str, base_model: str | None) -> ModelCardData:
+def _metadata(
+    stage: str, record: dict, results: EvaluationRecord | None, repo_id: str, base_model: str | None
+) -> ModelCardData:
     figures = _model_index(stage, record, results) if stage != "tokenizer" else []
     used = [source["dataset"] for source in _sources(stage, record["recipe"]) if not source.get("held_out")]
     return ModelCardData(
@@ -113,7 +108,7 @@ def _metadata(stage: str, record: dict, results: dict | None, repo_id: str, base
     )
 
 
-def _model_index(stage: str, record: dict, results: dict | None) -> list[EvalResult]:
+def _model_index(stage: str, record: dict, results: EvaluationRecord | None) -> list[EvalResult]:
     """Every figure with the data it was measured on. Data that is on no Hub is named, not given an id."""
 
     def entry(dataset: str, metric: str, value: float, n: int | None = None, config: str | None = None, split="test"):
@@ -143,14 +138,6 @@ def _model_index(stage: str, record: dict, results: dict | None) -> list[EvalRes
         dataset, config = TASK_DATA.get(task, (task, None))
         entries.append(entry(dataset, result["metric"], result["value"], result.get("n"), config))
     return entries
-
-
-def _read(value):
-    """A number or truth that was given on the command line, as a recipe would have it."""
-    try:
-        return json.loads(value)
-    except (TypeError, ValueError):
-        return value
 
 
 def _sources(stage: str, recipe: dict) -> list[dict]:
@@ -188,16 +175,12 @@ def _named(dataset: str) -> str:
     return "nanohf's builtin toy world" if dataset == "builtin" else dataset
 
 
-def _evaluated_on(results: dict | None) -> str:
-    return (results or {}).get("recipe", {}).get("dataset", "builtin")
+def _evaluated_on(results: EvaluationRecord | None) -> str:
+    return results.recipe.get("dataset", "builtin") if results else "builtin"
 
 
-def _versions(record: dict) -> dict[str, str]:
-    return record.get("versions") or {name: version(name) for name in LIBRARIES}
-
-
-def _scores(stage: str, results: dict | None) -> dict:
-    return (results or {}).get("stages", {}).get(stage) or {}
+def _scores(stage: str, results: EvaluationRecord | None) -> dict:
+    return results.stages.get(stage, {}) if results else {}
 
 
 def _rows(scores: dict) -> list[dict]:

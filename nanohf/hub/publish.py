@@ -7,16 +7,19 @@ import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
+import httpx
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from nanohf import console
 from nanohf.errors import PushError
-from nanohf.hub.card import STAGES, card, eval_results_yaml, hub_id, public
+from nanohf.hub.card import card, eval_results_yaml, hub_id, public
+from nanohf.recipe.stage_names import STAGES
 from nanohf.runs import run_folder as runs
+from nanohf.runs.stage_record import EvaluationRecord, StageRecord
 
 PUBLISHED = {".json", ".safetensors", ".py", ".jinja", ".md", ".yaml"}
 EVAL_RESULTS = ".eval_results/nanohf.yaml"
@@ -24,24 +27,6 @@ ADVICE = {
     401: "Log in with `hf auth login`, or set HF_TOKEN to a token that may write.",
     403: "The token may not write there: use one with write access, or another USER.",
 }
-
-
-def publish(config, stage: str, folder: Path) -> str | None:
-    """The end of every stage: writes the card, and pushes the folder if the recipe says so.
-
-    config: has push_to_hub and hub_model_id, as TRL's configs do; hub_private_repo and hub_token are heeded if there.
-    Without a hub_model_id the repo is RUN-STAGE of the token's user. Returns the repo's URL; None: nothing was pushed.
-
-    Raises:
-        PushError: the push failed.
-    """
-    folder = Path(folder)
-    repo_id = config.hub_model_id or f"{folder.parent.resolve().name}-{stage}"
-    if not config.push_to_hub:
-        write_card(folder, stage, repo_id)
-        return None
-    private, token = getattr(config, "hub_private_repo", None), getattr(config, "hub_token", None)
-    return push_stage(folder.parent, stage, repo_id, private, token)
 
 
 def push_stage(
@@ -63,18 +48,19 @@ def push_stage(
         url = api.create_repo(repo_id, private=private, exist_ok=True)
         write_card(folder, stage, url.repo_id)  # now with the user's name
         files = {path.relative_to(folder).as_posix(): path for path in published(folder)}
+        operations: list[CommitOperationAdd | CommitOperationDelete]
         operations = [CommitOperationAdd(name, path) for name, path in files.items() if name != "stage.json"]
         operations.append(CommitOperationAdd("stage.json", json.dumps(public(record), indent=2).encode() + b"\n"))
         stale = [name for name in api.list_repo_files(url.repo_id) if name not in files and _ours(name)]
         operations += [CommitOperationDelete(name) for name in stale]
-        api.create_commit(url.repo_id, operations, commit_message=_message(stage, record))
-    runs.write_json(folder / "stage.json", record | {"pushed_to": url.repo_id})
+        api.create_commit(url.repo_id, operations, commit_message=_message(record))
+    runs.note_push(run_dir, stage, url.repo_id)
     console.progress(f"pushed {folder} to {url}")
     return str(url)
 
 
 def update_card(run_dir: str | Path, stage: str) -> str | None:
-    """Writes the card anew, as after an evaluation, and pushes it with .eval_results to where the stage was pushed to.
+    """Writes the card again, as after an evaluation, and pushes it with .eval_results to where the stage was pushed to.
 
     Returns the repo's id; None: it never was, and only the folder's card is written.
 
@@ -84,12 +70,13 @@ def update_card(run_dir: str | Path, stage: str) -> str | None:
     folder = Path(run_dir) / stage
     if (record := runs.done(run_dir, stage)) is None:
         raise PushError(f"{run_dir} has no finished stage {stage!r}, so there is no card to update")
-    target = record.get("pushed_to")
+    target = record.pushed_to
     write_card(folder, stage, target or f"{Path(run_dir).resolve().name}-{stage}")
     if target is None:
         return None
     api = HfApi()
     with _safely(folder, target, None):
+        operations: list[CommitOperationAdd | CommitOperationDelete]
         operations = [CommitOperationAdd("README.md", folder / "README.md")]
         if (folder / EVAL_RESULTS).is_file():
             operations.append(CommitOperationAdd(EVAL_RESULTS, folder / EVAL_RESULTS))
@@ -101,9 +88,9 @@ def update_card(run_dir: str | Path, stage: str) -> str | None:
 
 def write_card(folder: Path, stage: str, repo_id: str) -> None:
     """README.md, and .eval_results where there is a result that may stand there, from the run's own records."""
-    record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+    record = StageRecord.read(folder / "stage.json")
     results = results_of(folder.parent, record)
-    text = card(stage, record, results, repo_id, base_model(folder.parent, stage, record))
+    text = card(record, results, repo_id, base_model(folder.parent, record))
     (folder / "README.md").write_text(text, encoding="utf-8")
     entries = folder / EVAL_RESULTS
     if (content := eval_results_yaml(stage, results)) is not None:
@@ -113,23 +100,21 @@ def write_card(folder: Path, stage: str, repo_id: str) -> None:
         entries.unlink(missing_ok=True)
 
 
-def results_of(run_dir: Path, record: dict) -> dict | None:
-    """results.json, unless it is older than the stage: then it measured a predecessor of this model."""
-    found = run_dir / "results.json"
-    if not found.is_file():
-        return None
-    if "finished" in record and found.stat().st_mtime < datetime.fromisoformat(record["finished"]).timestamp():
-        return None
-    return json.loads(found.read_text(encoding="utf-8"))
+def results_of(run_dir: Path, record: StageRecord) -> EvaluationRecord | None:
+    """The run's results, unless they are of a predecessor of this stage."""
+    path = run_dir / runs.RESULTS
+    results = EvaluationRecord.read(path) if path.is_file() else None
+    return results if results and results.finished.get(record.stage) == record.finished else None
 
 
-def base_model(run_dir: Path, stage: str, record: dict) -> str | None:
+def base_model(run_dir: Path, record: StageRecord) -> str | None:
     """The Hub id of what the stage was made from, if it is on the Hub."""
-    if stage in ("tokenizer", "pretrain"):
+    if record.stage in ("tokenizer", "pretrain"):
         return None
-    source = record.get("recipe", {}).get("model_name_or_path", "pretrain")
+    source = record.recipe.get("model_name_or_path", "pretrain")
     if source in STAGES:
-        return (runs.done(run_dir, source) or {}).get("pushed_to")
+        parent = runs.done(run_dir, source)
+        return parent.pushed_to if parent else None
     return hub_id(source)
 
 
@@ -158,18 +143,23 @@ def _ours(name: str) -> bool:
     return (weights and "/" not in name) or name == EVAL_RESULTS
 
 
-def _message(stage: str, record: dict) -> str:
-    if not {"metric", "before", "after"} <= record.keys():
-        return stage
-    return f"{stage}: {record['metric']} {record['before']:.4g} -> {record['after']:.4g}"
+def _message(record: StageRecord) -> str:
+    return f"{record.stage}: {record.metric} {record.before:.4g} -> {record.after:.4g}"
+
+
+def advice(error: Exception, status: int | None) -> str:
+    if status in ADVICE:
+        return f"{ADVICE[status]} "
+    unreachable = isinstance(error, httpx.TransportError | ConnectionError | TimeoutError)
+    return "The Hub could not be reached. " if unreachable else ""
 
 
 @contextmanager
 def _safely(folder: Path, repo_id: str, token: str | None) -> Iterator[None]:
-    """Whatever a push dies of, the result is on disk: say so, say how to go on, and keep the token out of it."""
+    """Whatever the Hub or the network does, the result is on disk: say so and how to push it, without the token."""
     try:
         yield
-    except Exception as error:
+    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError, RuntimeError) as error:  # Runtime: of hf_xet
         lines = [line for line in str(error).splitlines() if not line.startswith("For more information")]
         reason = " ".join(" ".join(lines).split()) or type(error).__name__
         status = getattr(getattr(error, "response", None), "status_code", None)
@@ -177,7 +167,7 @@ def _safely(folder: Path, repo_id: str, token: str | None) -> Iterator[None]:
             status = 401
         stage, to = folder.name, repo_id if "/" in repo_id else f"USER/{repo_id}"
         message = (
-            f"pushing {folder} to {repo_id} failed: {reason}\n{ADVICE.get(status, 'Is the network there?')} "
+            f"pushing {folder} to {repo_id} failed: {reason}\n{advice(error, status)}"
             f"The result is safe in {folder}. Push it later:\n"
             f"  nanohf push {shlex.quote(str(folder.parent))} {stage} --to {to.removesuffix(f'-{stage}')}"
         )

@@ -8,37 +8,37 @@ from pathlib import Path
 
 from nanohf import console
 from nanohf.errors import PushError, RecipeError
-from nanohf.hub.card import STAGES
 from nanohf.hub.publish import push_stage, stage_repo
+from nanohf.recipe.stage_names import RESULT_STAGES
 from nanohf.runs import run_folder as runs
 
 
 def push(run_dir: str, stages: list[str], to: str, private: bool | None = None) -> int:
     """Exit status 0, or 1 if a push failed: the other stages have their turn all the same."""
-    stages = stages or [stage for stage in STAGES if runs.done(run_dir, stage)]
+    stages = stages or [stage for stage in RESULT_STAGES if runs.done(run_dir, stage)]
     check(run_dir, stages, to)
     failed = [stage for stage in stages if not pushed(run_dir, stage, to, private)]
     return int(bool(failed))
 
 
 def check(run_dir: str, stages: list[str], to: str) -> None:
-    """Everything the user can mend, at once, before anything is sent.
+    """Everything the user can fix, at once, before anything is sent.
 
     Raises:
         RecipeError: no such run, nothing finished in it, unknown or unfinished stages, or a bad repo id.
     """
     problems = []
     if not Path(run_dir).is_dir():
-        problems.append(f"{run_dir} is no folder. Give a run's folder, such as runs/demo.")
+        problems.append(f"{run_dir} is not a folder. Give a run's folder, such as runs/demo.")
     elif not stages:
         problems.append(f"{run_dir} has no finished stage; run one first: nanohf run ... --name {Path(run_dir).name}")
     for stage in stages:
-        if stage not in STAGES:
-            problems.append(f"unknown stage {stage!r}. Stages: {', '.join(STAGES)}.")
+        if stage not in RESULT_STAGES:
+            problems.append(f"unknown stage {stage!r}. Stages: {', '.join(RESULT_STAGES)}.")
         elif Path(run_dir).is_dir() and runs.done(run_dir, stage) is None:
             problems.append(f"stage {stage} of {run_dir} is not finished; run it first: nanohf run ... --until {stage}")
     try:
-        stage_repo(to, max(STAGES, key=len))
+        stage_repo(to, max(RESULT_STAGES, key=len))
     except ValueError as error:
         problems.append(f"{error}. Give the user and the name's beginning, such as --to alice/nanohf-d4.")
     if problems:

@@ -15,6 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, slice_logits_to_keep
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -290,7 +291,10 @@ class NanoHFModel(NanoHFPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if input_ids is None and self.config.value_embeddings:
-            raise ValueError("this model has value embeddings, looked up by token: give input_ids, not inputs_embeds")
+            raise ValueError(
+                "this model has value embeddings, looked up by token: give input_ids, not inputs_embeds. Prompt tuning "
+                "and the like take the classic preset, or LoRA."
+            )
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         if use_cache and past_key_values is None:
@@ -330,7 +334,17 @@ class NanoHFModel(NanoHFPreTrainedModel):
 
 
 class NanoHFForCausalLM(NanoHFPreTrainedModel, GenerationMixin):
-    """NanoHFModel with an untied head; logits are capped: cap · tanh(logits / cap)."""
+    """NanoHFModel with an untied head; logits are capped: cap · tanh(logits / cap).
+
+    input_ids, attention_mask, position_ids and labels are (batch, seq); logits (batch, kept positions, vocab_size); the
+    loss is the mean cross-entropy in nats per label. `generate`, pipelines, Trainer and TRL take it as any causal
+    language model of transformers.
+
+    Raises:
+        ValueError: neither or both of input_ids and inputs_embeds, or the latter where there are value embeddings.
+
+    Source: nanochat's GPT of 2025-11 (https://github.com/karpathy/nanochat); see `NanoHFConfig` for the fields.
+    """
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # used if tie_word_embeddings is set
 
@@ -378,3 +392,7 @@ class NanoHFForCausalLM(NanoHFPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+
+# Trainer shifts labels for label_smoothing_factor only where it knows the class as a causal language model.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.setdefault(NanoHFConfig.model_type, NanoHFForCausalLM.__name__)

@@ -24,8 +24,8 @@ POLAR_EXPRESS = (
     (3.472945650518314, -2.500502056078833, 0.4789275248241308),
     (2.5523222055131343, -1.886821974397987, 0.4426195090056674),
 )
-SQUARE = [POLAR_EXPRESS[i : i + 1] for i in range(4)]  # which steps are done at once
-OBLONG = [POLAR_EXPRESS[:2], POLAR_EXPRESS[2:]]
+ONE_BY_ONE = [POLAR_EXPRESS[i : i + 1] for i in range(4)]  # for matrices that are nearly square
+IN_PAIRS = [POLAR_EXPRESS[:2], POLAR_EXPRESS[2:]]  # two steps at once, for matrices that are long and narrow
 
 
 def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
@@ -38,8 +38,8 @@ def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
     """
     rows, cols = matrices.shape[-2:]
     x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-7)
-    oblong = max(rows, cols) > 1.5 * min(rows, cols)
-    for first, *second in OBLONG if oblong else SQUARE:
+    nearly_square = max(rows, cols) <= 1.5 * min(rows, cols)
+    for first, *second in ONE_BY_ONE if nearly_square else IN_PAIRS:
         gram = x.mT @ x if rows > cols else x @ x.mT
         factor = polynomial(gram, *first)
         for step in second:
@@ -62,25 +62,35 @@ def _working_dtype(device_type: str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def even_out(update: torch.Tensor, power: torch.Tensor, longer: int, beta2: float) -> torch.Tensor:
+def normalize_rows(update: torch.Tensor, second_moment: torch.Tensor, longer: int, beta2: float) -> torch.Tensor:
     """Divides each row of an update (rows, cols) by its running root mean square (NorMuon, arXiv 2510.05491).
 
-    power: the running mean square (rows, 1), changed in place, in units of an orthogonal matrix's mean square, which is
-    1 / its longer side. It begins at 1, needs no correction, and the update keeps its size. Dead rows stay 0.
+    second_moment: the running mean square (rows, 1), changed in place, in units of an orthogonal matrix's mean square,
+    which is 1 / its longer side. It begins at 1, needs no correction, and the update keeps its size. Dead rows stay 0.
     """
-    power.lerp_(update.square().mean(-1, keepdim=True) * longer, 1 - beta2)
-    return update * power.clamp(min=1e-20).rsqrt()
+    second_moment.lerp_(update.square().mean(-1, keepdim=True) * longer, 1 - beta2)
+    return update * second_moment.clamp(min=1e-20).rsqrt()
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Groups carry `kind`: "muon" (matrices; momentum, nesterov) or "adamw" (betas, eps). See `groups.build_groups`.
+    """Muon for matrices and AdamW for everything else, as one `torch.optim.Optimizer`.
 
-    Every group has lr and weight_decay (decoupled: p ← p·(1 − lr·weight_decay)). A Muon update is scaled by
-    √max(1, rows/cols), so that lr means the same for tall and wide matrices. normuon: the beta2 of `even_out`; 0: off.
+    Every group has a `kind`, lr and weight_decay (decoupled: p ← p·(1 − lr·weight_decay)); `groups.build_groups` makes
+    them for a model. The update of a Muon matrix (rows, cols) is scaled by √max(1, rows/cols), so that lr means the
+    same for tall and wide matrices. State has the parameter's shape and dtype: one tensor with Muon, two with AdamW.
 
-    sharded: split work and state between the processes of the default group, where there is one. state_dict is then to
-    be called by all of them, gives each the whole state (on the CPU), and goes with any number of processes. DTensors
-    (FSDP2) are split already; there sharded changes nothing.
+    Args:
+        groups: as any torch optimizer takes them. kind "muon": 2-D parameters, momentum, nesterov, and normuon, the
+            beta2 of `normalize_rows` (0: off). kind "adamw": any shape, betas, eps.
+        sharded: split work and state between the processes of the default group, where there is one. state_dict must
+            then be called by all of them; it gives each the whole state, on the CPU, which any number of processes can
+            load. DTensors (FSDP2) are split already; there sharded changes nothing.
+
+    Raises:
+        ValueError: an unknown kind, or a parameter in a muon group that is not a matrix.
+
+    Sources: Muon, https://kellerjordan.github.io/posts/muon/; Polar Express, arXiv 2505.16932; NorMuon, arXiv
+    2510.05491; the constants of `build_groups` are nanochat's.
     """
 
     def __init__(self, groups: list[dict], sharded: bool = False):
@@ -88,7 +98,7 @@ class MuonAdamW(torch.optim.Optimizer):
             if group.get("kind") not in ("muon", "adamw"):
                 raise ValueError(f"group kind {group.get('kind')!r} must be 'muon' or 'adamw'")
             if group["kind"] == "muon" and any(p.ndim != 2 for p in group["params"]):
-                raise ValueError("a muon group holds matrices only; put other parameters into an adamw group")
+                raise ValueError("a muon group holds matrices only; put other parameters in an adamw group")
         # fused: load_state_dict then keeps AdamW's step counts on the parameters' device, where its kernel reads them
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "normuon": 0.0, "fused": True})
         self.sharded = sharded and dist.is_initialized() and dist.get_world_size() > 1
@@ -102,7 +112,7 @@ class MuonAdamW(torch.optim.Optimizer):
         return ReplicatedShards([p for g in self.param_groups if g["kind"] == "muon" for p in g["params"]])
 
     def mine(self, p: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-        """This process's part of something of p's."""
+        """This process's part of p, its gradient or its state."""
         return self.shards.mine(p, whole) if self.shards else whole
 
     @torch.no_grad()
@@ -125,14 +135,14 @@ class MuonAdamW(torch.optim.Optimizer):
         for p in params:
             if not self.state[p]:
                 for name, whole in state_like(p, group).items():
-                    self.state[p][name] = torch.full_like(self.mine(p, whole), 1.0 if name == "power" else 0.0)
+                    self.state[p][name] = torch.full_like(self.mine(p, whole), 1.0 if name == "second_moment" else 0.0)
             if self.state[p]["momentum"].numel():
                 stacks[p.shape, p.device, p.dtype].append(p)
         for (shape, device, dtype), stack in stacks.items():
             weights = [local(p) for p in stack]
             update = weights[0].new_empty(len(stack), *weights[0].shape, dtype=_working_dtype(device.type))
             for p, u in zip(stack, update, strict=True):  # one matrix after the other, while it is in the cache
-                grad, momentum = local(p.grad), local(self.state[p]["momentum"])
+                grad, momentum = local(gradient(p)), local(self.state[p]["momentum"])
                 momentum.lerp_(grad, 1 - group["momentum"])
                 u.copy_(grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum)
             update = on_whole_matrices(orthogonalize, update, stack[0])
@@ -140,7 +150,7 @@ class MuonAdamW(torch.optim.Optimizer):
             for p, w, u in zip(stack, weights, update, strict=True):
                 u = u.to(dtype)
                 if group["normuon"]:
-                    u = even_out(u, local(self.state[p]["power"]), max(shape), group["normuon"])
+                    u = normalize_rows(u, local(self.state[p]["second_moment"]), max(shape), group["normuon"])
                 if group["weight_decay"]:
                     w.mul_(1 - group["lr"] * group["weight_decay"])
                 w.add_(u, alpha=-lr)
@@ -154,7 +164,7 @@ class MuonAdamW(torch.optim.Optimizer):
         state = [self.state[p] for p in params]
         adamw(
             [local(self.mine(p, p)) for p in params],
-            [local(self.mine(p, p.grad)) for p in params],
+            [local(self.mine(p, gradient(p))) for p in params],
             [local(s["exp_avg"]) for s in state],
             [local(s["exp_avg_sq"]) for s in state],
             [],
@@ -196,14 +206,20 @@ class MuonAdamW(torch.optim.Optimizer):
         return state
 
     def _gather(self, p: torch.Tensor, like: torch.Tensor, mine: torch.Tensor) -> torch.Tensor:
+        assert self.shards is not None
         whole = torch.empty_like(like, memory_format=torch.contiguous_format)
         self.mine(p, whole).copy_(mine)
         self.shards.share([(p, whole)])
         return whole.cpu()
 
 
+def gradient(p: torch.Tensor) -> torch.Tensor:
+    assert p.grad is not None  # `step` passes over parameters without one
+    return p.grad
+
+
 def state_like(p: torch.Tensor, group: dict) -> dict[str, torch.Tensor]:
-    """What is kept of a parameter beside counts, and a tensor of each one's shape."""
+    """The state kept for a parameter, step counts apart: each tensor's name, and a tensor of its shape."""
     if group["kind"] == "adamw":
         return {"exp_avg": p, "exp_avg_sq": p}
-    return {"momentum": p} | ({"power": p[:, :1]} if group["normuon"] else {})
+    return {"momentum": p} | ({"second_moment": p[:, :1]} if group["normuon"] else {})

@@ -1,6 +1,6 @@
-"""An optimizer's state by parameter name: what one stage leaves and another, with other groups, goes on from.
+"""An optimizer's state by parameter name: what one stage leaves, and what another, with other groups, starts from.
 
-Moments and step counts only; learning rates and all else of the groups are the new stage's own.
+Moments and step counts only; learning rates and everything else in the groups belong to the new stage.
 """
 
 import torch
@@ -12,7 +12,7 @@ from nanohf.optim.muon import MuonAdamW, state_like
 def named_state(optimizer: MuonAdamW, model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The whole state on the CPU, as {"PARAMETER.KIND": tensor}: lm_head.weight.exp_avg, a scalar for .step.
 
-    Where the state is split between processes, all of them are to call it.
+    Where the state is split between processes, all of them must call it.
     """
     names = {p: name for name, p in model.named_parameters()}
     params = [p for group in optimizer.param_groups for p in group["params"]]
@@ -26,14 +26,14 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def load_named_state(optimizer: MuonAdamW, model: torch.nn.Module, named: dict[str, torch.Tensor]) -> None:
-    """The reverse. What the optimizer's groups do not keep (such as NorMuon's power) is left out.
+    """The reverse. What the optimizer's groups do not keep (such as NorMuon's second moment) is left out.
 
     Raises:
         ValueError: something that they keep is missing, or has another shape.
     """
     names = {p: name for name, p in model.named_parameters()}
     packed = optimizer.state_dict()
-    problems = []
+    errors = []
     for group, saved in zip(optimizer.param_groups, packed["param_groups"], strict=True):
         for p, i in zip(group["params"], saved["params"], strict=True):
             shapes = {kind: like.shape for kind, like in state_like(p, group).items()}
@@ -42,8 +42,8 @@ def load_named_state(optimizer: MuonAdamW, model: torch.nn.Module, named: dict[s
             for kind, t in packed["state"][i].items():
                 if t is None or t.shape != shapes[kind]:
                     has = "missing" if t is None else f"{list(t.shape)}"
-                    problems.append(f"{names[p]}.{kind} is {has} and should be {list(shapes[kind])}")
-    if problems:
-        more = f", and {len(problems) - 1} more like it" if problems[1:] else ""
-        raise ValueError(problems[0] + more)
+                    errors.append(f"{names[p]}.{kind} is {has} and should be {list(shapes[kind])}")
+    if errors:
+        more = f", and {len(errors) - 1} more like it" if errors[1:] else ""
+        raise ValueError(errors[0] + more)
     optimizer.load_state_dict(packed)

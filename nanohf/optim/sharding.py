@@ -1,23 +1,24 @@
 """Several processes, one optimizer: who computes which part of the update, and how the others get it.
 
 Under DDP every process holds all parameters and gradients. Each updates its part of the parameters, for which alone it
-keeps optimizer state, and sends it to the others: 4 bytes a parameter and step, beside the 8 of DDP's own all-reduce.
+keeps optimizer state, and sends it to the others: 4 bytes per parameter and step, beside the 8 of DDP's all-reduce.
 Under FSDP2 parameters, gradients and state are DTensors, split by rows. What works element by element works on the
-rows; matrices meet whole on one process each to be orthogonalised, and go back: two all-to-alls of 2 bytes a parameter
-and step (gloo has none and gathers everything instead). Either way 1/N of the products on each of N processes.
+rows; matrices meet whole on one process each to be orthogonalised, and go back: two all-to-alls of 2 bytes per
+parameter and step (gloo has none and gathers everything instead). Either way each of N processes does 1/N of the
+products.
 """
 
 from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor, Placement, Shard
 
 
 class ReplicatedShards:
     """For DDP: matrices go whole to the process that has least so far, everything else is cut into N even pieces.
 
-    With few parameters a process may own nothing. Matrices and other parameters are given in the same order everywhere.
+    With few parameters, a process may own nothing. All processes give matrices and other parameters in the same order.
     """
 
     def __init__(self, matrices: list[torch.Tensor]):
@@ -29,7 +30,7 @@ class ReplicatedShards:
             load[self.owner[p]] += p.numel()
 
     def parts(self, p: torch.Tensor, whole: torch.Tensor) -> list[torch.Tensor]:
-        """Views of something of p's (itself, gradient, state), one a rank; those of a matrix are all or nothing."""
+        """Views of p, its gradient or its state, one per rank; those of a matrix are all or nothing."""
         if p not in self.owner:
             return list(whole.view(-1).tensor_split(self.world_size))
         return [whole if rank == self.owner[p] else whole.new_empty(0) for rank in range(self.world_size)]
@@ -64,7 +65,10 @@ def on_whole_matrices(function: Callable, stack: torch.Tensor, like: torch.Tenso
     rows = [Shard(1) if place.is_shard() else place for place in like.placements]
     matrices = [Shard(0) if place.is_shard() else place for place in like.placements]
     shape = torch.Size((len(stack), *like.shape))
-    layout = {"shape": shape, "stride": (shape[1] * shape[2], shape[2], 1)}
-    whole = DTensor.from_local(stack, like.device_mesh, rows, **layout).redistribute(placements=matrices)
-    result = function(whole.to_local()).contiguous()
-    return DTensor.from_local(result, like.device_mesh, matrices, **layout).redistribute(placements=rows).to_local()
+    stride = (shape[1] * shape[2], shape[2], 1)
+
+    def moved(part: torch.Tensor, before: list[Placement], after: list[Placement]) -> torch.Tensor:
+        whole = DTensor.from_local(part, like.device_mesh, before, shape=shape, stride=stride)
+        return whole.redistribute(placements=after).to_local()
+
+    return moved(function(moved(stack, rows, matrices)).contiguous(), matrices, rows)

@@ -49,7 +49,21 @@ def plan(
 ) -> Plan:
     """Every number that follows from the dials; `render` prints them with their inputs.
 
-    stages: a recipe's own, in place of what follows from `inputs`. pretraining: as in `horizon.pretraining`.
+    Args:
+        depth: number of layers, at least 1; the width is 64 times that.
+        vocab_size: tokens in the vocabulary.
+        preset: "classic" or "modern", as in `NanoHFConfig.from_depth`.
+        chars_per_token: characters per token, from which the text to download follows.
+        inputs: what the stages after pretraining read; None: nanochat's.
+        num_attention_heads: None for the rule's.
+        stages: a recipe's own, in place of what follows from `inputs`.
+        assumed: lines for what a recipe does not say.
+        pretraining: as in `horizon.pretraining`.
+
+    Raises:
+        ValueError: a dial that is not positive, or an unknown preset.
+
+    Sources of the rules stand beside them in `nanohf.scaling`.
     """
     parameters = counts.parameters(depth, vocab_size, preset, num_attention_heads)
     pretrain = horizon.pretraining(parameters, **pretraining)
@@ -131,9 +145,9 @@ def text_lines(plan: Plan) -> list[str]:
     source = " (nanochat's at 65,536; a smaller vocabulary has fewer)" if is_default else ""
     return [
         f"horizon: {p.tokens:,} tokens = {p.tokens_from}",
-        f"characters: {c:,} = {p.tokens:,} tokens x {plan.chars_per_token} a token{source}",
-        f"shards: {plan.shards:,} = ceil({c:,} / {horizon.CHARS_PER_SHARD:,} characters a shard)",
-        f"batch: {p.batch_tokens:,} tokens a step = {p.batch_from}",
+        f"characters: {c:,} = {p.tokens:,} tokens x {plan.chars_per_token} per token{source}",
+        f"shards: {plan.shards:,} = ceil({c:,} / {horizon.CHARS_PER_SHARD:,} characters per shard)",
+        f"batch: {p.batch_tokens:,} tokens per step = {p.batch_from}",
         f"learning rates: x {p.lr_scale:.3g} = {p.lr_from}",
     ]
 
@@ -162,7 +176,7 @@ def minute_lines(plan: Plan, speeds: dict[str, Speed]) -> list[str]:
 
 
 def minutes(plan: Plan, stage: Stage, last: Speed | None) -> str:
-    """Minutes a stage from its last run here, taking the time a token as proportional to the parameters."""
+    """Minutes of a stage from its last run here, taking the time per token as proportional to the parameters."""
     if last is None:
         return "unknown: it has not run on this machine yet. Run: nanohf run recipes/demo"
     if (last.minutes if stage.tokens is None else last.tokens_per_second) is None:

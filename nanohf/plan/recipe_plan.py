@@ -1,52 +1,58 @@
 """`nanohf plan recipes/d4`: a recipe folder's numbers for the plan's arithmetic, which knows no recipes."""
 
-from pathlib import Path
-
-from nanohf.pipeline import check, recipe_folder, stage_arguments
+from nanohf.recipe.loading import Recipe
+from nanohf.recipe.recipe_folder import find_recipe_folder, load_all, run_folder, stage_arguments
+from nanohf.recipe.stage_names import CHAT_STAGES, RESULT_STAGES
 from nanohf.scaling.horizon import Stage
 from nanohf.scaling.stage_steps import Part, chat_stage, problem_stage
 
-PRETRAIN = ("depth", "preset", "num_attention_heads", "tokens_per_parameter", "tokens_per_scaling_parameter")
-PRETRAIN += ("batch_tokens", "max_steps", "lr_scale")
+PRETRAIN = (
+    "depth", "preset", "num_attention_heads", "tokens_per_parameter", "tokens_per_scaling_parameter", "batch_tokens",
+    "max_steps", "lr_scale",
+)  # fmt: skip
 
 
-def of_recipes(recipe_dir: str) -> dict:
+def recipe_plan(recipe_dir: str) -> dict:
     """What `nanohf.plan.plan_text.plan` takes.
 
     Raises:
         RecipeError: no such folder, or anything wrong with its recipes.
     """
-    recipes = recipe_folder(recipe_dir)
-    stages = ("tokenizer", "pretrain", "midtrain", "sft", "grpo")
-    run_dir = Path("runs") / recipes.name
-    configs = check({stage: stage_arguments(recipes, run_dir, stage, [], None) for stage in stages})
-    (tokenizer,), (pretrain,) = configs["tokenizer"], configs["pretrain"]
-    found = [(Stage("tokenizer", None, None, f"reads up to {tokenizer.max_chars:,} characters"), [])]
-    found += [of_chat(name, *configs[name]) for name in ("midtrain", "sft")] + [of_problems(*configs["grpo"])]
+    folder = find_recipe_folder(recipe_dir)
+    run_dir = run_folder(folder.name)
+    recipes = load_all({stage: stage_arguments(folder, run_dir, stage, [], None) for stage in RESULT_STAGES})
+    tokenizer, pretrain = recipes["tokenizer"].settings, recipes["pretrain"].settings
+    found: list[tuple[Stage, list[str]]] = [
+        (Stage("tokenizer", None, None, f"reads up to {tokenizer.max_chars:,} characters"), [])
+    ]
+    found += [planned_chat(recipes[stage]) for stage in CHAT_STAGES] + [planned_word_problems(recipes["grpo"])]
     return {name: getattr(pretrain, name) for name in PRETRAIN} | {
-        "one_pass": pretrain.per_device_train_batch_size * pretrain.max_length,
+        "micro_batch_tokens": pretrain.per_device_train_batch_size * pretrain.max_length,
         "vocab_size": tokenizer.vocab_size,
         "stages": tuple(stage for stage, _ in found),
         "assumed": ("one process", *(line for _, assumed in found for line in assumed)),
     }
 
 
-def of_chat(name: str, stage, args) -> tuple[Stage, list[str]]:
-    parts = [Part(source.name, source.rows, source.epochs, source.share or 0.0) for source in stage.mixture]
-    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
-    return chat_stage(
-        name, parts, rows, args.max_length if args.packing else None, args.num_train_epochs, args.max_steps
-    )
+def planned_chat(recipe: Recipe) -> tuple[Stage, list[str]]:
+    """Midtraining or SFT: its steps, and what was assumed."""
+    sources = recipe.settings.mixture
+    parts = [Part(source.name, source.rows, source.epochs, source.share or 0.0) for source in sources]
+    trl = recipe.trl
+    rows = trl.per_device_train_batch_size * trl.gradient_accumulation_steps
+    length = trl.max_length if trl.packing else None
+    return chat_stage(recipe.stage, parts, rows, length, trl.num_train_epochs, trl.max_steps)
 
 
-def of_problems(stage, args) -> tuple[Stage, list[str]]:
-    name = " ".join(filter(None, (stage.dataset, stage.dataset_config, "train")))
-    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps // args.num_generations
+def planned_word_problems(recipe: Recipe) -> tuple[Stage, list[str]]:
+    """GRPO: its steps, and what was assumed."""
+    settings, trl = recipe.settings, recipe.trl
+    name = " ".join(filter(None, (settings.dataset, settings.dataset_config, "train")))
     return problem_stage(
-        Part(name, stage.dataset_rows),
-        per_step,
-        args.num_generations,
-        args.max_completion_length,
-        args.num_train_epochs,
-        args.max_steps,
+        Part(name, settings.dataset_rows),
+        trl.per_device_train_batch_size * trl.gradient_accumulation_steps // trl.num_generations,
+        trl.num_generations,
+        trl.max_completion_length,
+        trl.num_train_epochs,
+        trl.max_steps,
     )

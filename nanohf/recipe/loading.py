@@ -1,211 +1,108 @@
-"""A stage's YAML recipe and its overrides to a checked, typed config. Unknown keys are errors, never ignored."""
+"""A stage's YAML recipe and its overrides to one checked, frozen Recipe. Unknown keys are errors, never ignored.
 
-import difflib
-import sys
-from dataclasses import fields
-from functools import partial
+A recipe may begin with `base: FILE`, found from its own folder: the keys of that file, but for those it says itself.
+"""
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_type_hints
 
-from nanohf import console
+from nanohf.data.chat_source import ChatSource
+from nanohf.data.identity import SUFFIXES
 from nanohf.errors import RecipeError
+from nanohf.recipe.post_training_schemas import ChatConfig, WordProblemConfig
 from nanohf.recipe.schemas import EvaluateConfig, PretrainConfig, TokenizerConfig
+from nanohf.recipe.stage_names import CHAT_STAGES, require_stage
+from nanohf.recipe.trl_keys import trl_keys, trl_settings
+from nanohf.recipe.values import WrongValue, from_command_line, from_yaml, kinds_of, suggestion
 
-STAGES = ("tokenizer", "pretrain", "midtrain", "sft", "grpo", "evaluate")
-
+# A stage's own keys, and whose keys of TRL's it takes besides.
+SCHEMAS: dict[str, tuple[type, str | None]] = {
+    "tokenizer": (TokenizerConfig, None),
+    "pretrain": (PretrainConfig, None),
+    "midtrain": (ChatConfig, "SFTConfig"),
+    "sft": (ChatConfig, "SFTConfig"),
+    "grpo": (WordProblemConfig, "GRPOConfig"),
+    "evaluate": (EvaluateConfig, None),
+}
 NOT_MIXTURES = {"chat_template_path", "completion_only_loss", "dataset_text_field", "dataset_kwargs", "truncation_mode"}
 NOT_MUONS = {"learning_rate", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"}
 NOT_MUONS |= {"optim_args", "optim_target_modules"}
 NOT_OURS = {"output_dir", "resume_from_checkpoint"}
+MIXTURES = ("mixture", "eval_mixture")
 
 
-def config_classes(stage: str) -> tuple[type, ...]:
-    """The dataclasses whose fields are the keys of a stage's recipe."""
-    if stage in ("midtrain", "sft"):
-        from trl import SFTConfig
+@dataclass(frozen=True)
+class Recipe:
+    """What one stage is to do. Read once, passed to everything, and kept in the stage's record as it was written.
 
-        from nanohf.train.post_training import ChatStage
+    stage: its name; path: the file; written: keys and values of the file, its base and the overrides, access tokens
+    left out; settings: all of the stage's own keys; trl: all of TRL's, for midtrain, sft and grpo.
+    """
 
-        return ChatStage, SFTConfig
-    if stage == "grpo":
-        from trl import GRPOConfig
+    stage: str
+    path: Path
+    written: dict[str, Any]
+    settings: Any
+    trl: Any = None
 
-        from nanohf.train.post_training import ProblemStage
+    @property
+    def training(self) -> Any:
+        """Where batch, save and seed keys are: TRL's, or the stage's own."""
+        return self.trl or self.settings
 
-        return ProblemStage, GRPOConfig
+    @property
+    def trl_config(self) -> str | None:
+        """Whose keys `trl` holds: SFTConfig or GRPOConfig."""
+        return SCHEMAS[self.stage][1]
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.settings.run_dir)
+
+    @property
+    def hub_model_id(self) -> str:
+        """Where the result is pushed: as the recipe says, or RUN-STAGE of the token's user."""
+        return self._publishing.hub_model_id or f"{self.run_dir.resolve().name}-{self.stage}"
+
+    @property
+    def push_to_hub(self) -> bool:
+        return bool(self._publishing and self._publishing.push_to_hub)
+
+    @property
+    def hub_private_repo(self) -> bool | None:
+        return self._publishing.hub_private_repo
+
+    @property
+    def hub_token(self) -> str | None:
+        return getattr(self._publishing, "hub_token", None)
+
+    @property
+    def _publishing(self) -> Any:
+        return self.trl or (self.settings if self.stage != "evaluate" else None)
+
+
+def load_recipe(stage: str, argv: list[str]) -> Recipe:
+    """`--config FILE [--key value ...]` to the stage's recipe. Opens no data: see `nanohf.recipe.source_errors`.
+
+    Raises:
+        RecipeError: a missing file, no YAML mapping, an unknown key, a value of the wrong kind or out of range. All
+            errors of a recipe at once.
+    """
     require_stage(stage)
-    return ({"tokenizer": TokenizerConfig, "pretrain": PretrainConfig, "evaluate": EvaluateConfig}[stage],)
-
-
-def require_stage(stage: str) -> None:
-    if stage not in STAGES:
-        raise RecipeError(f"unknown stage {stage!r}.{_suggest(stage, STAGES)} Stages: {', '.join(STAGES)}.")
-
-
-def load(stage: str, argv: list[str]) -> tuple:
-    """`--config FILE [--key value ...]` to the stage's config objects, one for each of `config_classes(stage)`.
-
-    Raises:
-        RecipeError: a missing file, no YAML mapping, an unknown key, a value of the wrong type or out of range, a
-            folder of data that is not there or empty.
-    """
-    from trl import TrlParser
-
-    class Parser(TrlParser):
-        def error(self, message):
-            raise RecipeError(message)
-
-    path, recipe, overrides = read(argv)
-    classes = config_classes(stage)
-    # As written: the parser replaces a field's type `int | None` by `int`, and another stage may have parsed before.
-    types = {f.name: get_type_hints(c)[f.name] for c in classes for f in fields(c) if f.init}
-    if problems := wrong_keys(recipe, overrides, types) or wrong_types(recipe, types):
-        raise RecipeError([f"{path}: {problem}" for problem in problems])
-    find_beside(path, recipe)
-
-    parser = Parser(classes, allow_abbrev=False)
-    parser.set_defaults_with_config(**(_our_defaults(types) | recipe))
-    arguments = [part for key, values in overrides.items() for part in (f"--{key}", *values)]
+    path, overrides = split_arguments(argv)
     try:
-        configs = parser.parse_args_into_dataclasses(arguments)
+        written, folders = read(path)
+        values = typed(written, overrides, kinds_of_keys(stage))
+        return built(values.get("stage", stage) if stage in CHAT_STAGES else stage, path, values, folders)
     except RecipeError as error:
-        raise RecipeError([f"{path}: {problem}" for problem in error.messages]) from error
-    except (ValueError, TypeError) as error:
-        raise RecipeError(f"{path}: {error}") from error
-    check_sources(stage, configs)
-    if stage == "grpo" and (problems := configs[0].wrong_with(configs[1])):
-        raise RecipeError([f"{path}: {problem}" for problem in problems])
-    return configs
+        named = [m if m.startswith("recipe ") else f"{path}: {m}" for m in error.messages]
+        raise RecipeError(named) from error
 
 
-def read(argv: list[str]) -> tuple[Path, dict, dict[str, list[str]]]:
-    """The recipe's path, its keys as written, and the overrides of the command line."""
-    import yaml
-
-    path, overrides = _split(argv)
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"recipe {path} is no YAML: {error}") from error
-    if not isinstance(recipe, dict):
-        raise RecipeError(f"recipe {path} must map keys to values, not be a {type(recipe).__name__}")
-    return path, recipe, overrides
-
-
-def written(argv: list[str]) -> dict:
-    """What the user wrote, recipe and overrides together, for the record. Access tokens stay out of it."""
-    _, recipe, overrides = read(argv)
-    overrides = {key: values[0] if len(values) == 1 else values for key, values in overrides.items()}
-    return {key: value for key, value in (recipe | overrides).items() if not key.endswith("_token")}
-
-
-def wrong_keys(recipe: dict, overrides: dict, types: dict) -> list[str]:
-    """Keys that no config has, and those that the stage or its optimizer would not heed."""
-    unknown = [f"unknown key {key!r}.{_suggest(key, types)}" for key in (*recipe, *overrides) if key not in types]
-    if "output_dir" in types and (unheard := NOT_OURS & {*recipe, *overrides}):
-        why = "leave it out, a stage writes run_dir/STAGE and goes on by itself"
-        unknown.append(f"{', '.join(sorted(unheard))}: {why}")
-    muon = "optimizer" in types and (recipe | overrides).get("optimizer", "muon") in ("muon", ["muon"])
-    if muon and (unheard := NOT_MUONS & {*recipe, *overrides}):
-        rates = "lr_scale, matrix_lr, embedding_lr and head_lr"
-        unknown.append(f"optimizer: muon does not heed {', '.join(sorted(unheard))} but {rates}")
-    if "mixture" in types and (unheard := NOT_MIXTURES & {*recipe, *overrides}):
-        unknown.append(
-            f"{', '.join(sorted(unheard))}: leave it out, the model's own chat template says what is trained"
-        )
-    return unknown
-
-
-def wrong_types(recipe: dict, types: dict) -> list[str]:
-    """YAML values that the parser would take as they are: a fraction for a whole number, a word for a list."""
-    problems = []
-    for key, value in recipe.items():
-        if value is None and type(None) in get_args(types[key]):
-            continue
-        if types[key] in (int, int | None) and type(value) is not int:
-            problems.append(f"{key}={value!r} must be a whole number")
-        elif str(types[key]).startswith("list") and not isinstance(value, list):
-            problems.append(f"{key}={value!r} must be a list, such as [{value}]")
-    return problems
-
-
-def find_beside(path: Path, recipe: dict) -> None:
-    """Identity files are found from the recipe's folder, wherever the command runs."""
-    for source in [s for name in ("mixture", "eval_mixture") for s in recipe.get(name) or [] if isinstance(s, dict)]:
-        beside = path.parent / str(source.get("dataset"))
-        if beside.suffix in (".yaml", ".yml"):
-            source["dataset"] = str(beside)
-
-
-def check_sources(stage: str, configs: tuple) -> None:
-    """What can be known of a stage's sources without the network: folders that are missing or hold no text.
-
-    Raises:
-        RecipeError
-    """
-    from nanohf.data.sources import check_examples, check_text
-
-    config = configs[0]
-    if stage in ("tokenizer", "pretrain"):
-        checks = [partial(check_text, config.dataset, config.dataset_config, config.text_column)]
-    elif stage in ("midtrain", "sft"):
-        checks = [
-            partial(check_text, s.dataset, s.config, s.text_column)
-            if s.is_document
-            else partial(check_examples, s.dataset, s.config, s.rows)
-            for s in config.mixture + config.eval_mixture
-        ]
-    else:
-        rows = config.dataset_rows if stage == "grpo" else config.problems
-        kind = config.dataset_config or ("problems" if config.dataset == "builtin" else None)
-        checks = [partial(check_examples, config.dataset, kind, rows)]
-    if stage == "evaluate":
-        checks.append(partial(check_text, config.text_dataset, config.text_dataset_config, config.text_column))
-    problems = []
-    for check in checks:
-        try:
-            check()
-        except ValueError as error:
-            problems.append(f"{stage}: {error}")
-    if problems:
-        raise RecipeError(problems)
-
-
-def run_stage(stage_main) -> None:
-    """Runs a stage's `main(argv)` as the whole process."""
-    sys.exit(console.exit_status(partial(stage_main, sys.argv[1:])))
-
-
-def shipped(name: str) -> Path:
-    """A folder that stands beside the package: in a checkout at the top level, in an installed wheel inside it."""
-    package = Path(__file__).resolve().parents[1]
-    return next(p for p in (package / "_shipped" / name, package.parent / name) if p.is_dir())
-
-
-def _our_defaults(known: set[str]) -> dict:
-    """Where TRL's defaults would stop a run without a GPU, cost a fifth of its speed, or train on what users say."""
-    if "bf16" not in known:
-        return {}
-    import torch
-
-    from nanohf.hardware.device import device_type, multiplies_bf16
-
-    cuda = torch.cuda.is_available()
-    ours = {
-        "bf16": bool(multiplies_bf16(device_type())),
-        "use_cpu": not cuda,
-        "activation_checkpointing": False,
-        "assistant_only_loss": True,
-        "report_to": "none",
-        "lr_scheduler_type": "linear",
-        "disable_tqdm": True,  # nanohf.train.progress prints instead
-    }
-    return {key: value for key, value in ours.items() if key in known}
-
-
-def _split(argv: list[str]) -> tuple[Path, dict[str, list[str]]]:
+def split_arguments(argv: list[str]) -> tuple[Path, dict[str, list[str]]]:
     """--config PATH and --key value [value ...], in any order."""
     overrides: dict[str, list[str]] = {}
     key = None
@@ -222,6 +119,113 @@ def _split(argv: list[str]) -> tuple[Path, dict[str, list[str]]]:
     return Path(config[0]), overrides
 
 
-def _suggest(word: str, known) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+def read(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict[str, Path]]:
+    """A recipe's keys, its base's included, and the folder of the file that each key stands in.
+
+    Raises:
+        RecipeError: a file that is missing, no UTF-8 or no YAML mapping; a base that leads back to its own recipe.
+    """
+    import yaml
+
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
+    except OSError as error:
+        raise RecipeError(f"recipe {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"recipe {path} is not UTF-8 text (byte {error.start:,}). Save it as UTF-8.") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {path} is not valid YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise RecipeError(f"recipe {path} must map keys to values, not be a {type(recipe).__name__}")
+    base = recipe.pop("base", None)
+    folders = dict.fromkeys(recipe, path.parent)
+    if base is None:
+        return recipe, folders
+    if not isinstance(base, str):
+        raise RecipeError(f"recipe {path}: base={base!r} must be the path of another recipe")
+    base_path = Path(os.path.normpath(path.parent / base))
+    if base_path in (*below, path):
+        raise RecipeError(f"recipe {path}: base={base} leads back to this recipe")
+    beneath, their_folders = read(base_path, (*below, path))
+    return beneath | recipe, their_folders | folders
+
+
+def kinds_of_keys(stage: str) -> dict[str, tuple[type, ...]]:
+    """Every key that the stage's recipe may have, ours and TRL's, with the kinds of value it takes."""
+    schema, config = SCHEMAS[stage]
+    hints = get_type_hints(schema)
+    trl = {key: kinds for key, (kinds, _) in trl_keys(config).items()} if config else {}
+    return trl | {f.name: kinds_of(hints[f.name]) for f in fields(schema)}
+
+
+def typed(written: dict, overrides: dict[str, list[str]], kinds: dict[str, tuple[type, ...]]) -> dict[str, Any]:
+    """The keys with values of their kinds; an override counts instead of what is written.
+
+    Raises:
+        RecipeError: unknown keys, keys that would do nothing, or values of the wrong kind.
+    """
+    if errors := key_errors({**written, **overrides}, kinds):
+        raise RecipeError(errors)
+    values, errors = {}, []
+    for key in {**written, **overrides}:
+        try:
+            if key in overrides:
+                values[key] = from_command_line(key, overrides[key], kinds[key])
+            else:
+                values[key] = from_yaml(key, written[key], kinds[key])
+        except WrongValue as error:
+            errors.append(str(error))
+    if errors:
+        raise RecipeError(errors)
+    return values
+
+
+def key_errors(given: dict[str, Any], known: Collection[str]) -> list[str]:
+    """Keys that no stage has, and those that the stage or its optimizer would not use."""
+    errors = [f"unknown key {key!r}.{suggestion(key, known)}" for key in given if key not in known]
+    if "output_dir" in known and (unused := sorted(NOT_OURS & given.keys())):
+        errors.append(f"{', '.join(unused)}: leave it out, a stage writes run_dir/STAGE and resumes by itself")
+    muon = "optimizer" in known and given.get("optimizer", "muon") in ("muon", ["muon"])
+    if muon and (unused := sorted(NOT_MUONS & given.keys())):
+        rates = "lr_scale, matrix_lr, embedding_lr and head_lr"
+        errors.append(f"optimizer: muon does not use {', '.join(unused)} but {rates}")
+    if "mixture" in known and (unused := sorted(NOT_MIXTURES & given.keys())):
+        errors.append(f"{', '.join(unused)}: leave it out, the model's own chat template says what is trained")
+    return errors
+
+
+def built(stage: str, path: Path, values: dict[str, Any], folders: dict[str, Path]) -> Recipe:
+    """The recipe of checked keys.
+
+    Raises:
+        RecipeError: values that are out of range or do not fit together.
+    """
+    schema, config = SCHEMAS[stage] if stage in SCHEMAS else SCHEMAS["sft"]
+    own = {f.name for f in fields(schema)}
+    given = {key: value for key, value in values.items() if key in own}
+    errors: list[str] = []
+    for name in [name for name in MIXTURES if name in given]:
+        given[name], wrong = sources(name, given[name], folders.get(name, path.parent))
+        errors += wrong
+    if errors:
+        raise RecipeError(errors)
+    settings = schema(**given)
+    trl = trl_settings(config)(**{key: v for key, v in values.items() if key not in own}) if config else None
+    if trl and (errors := settings.errors_with(trl)):
+        raise RecipeError(errors)
+    written = {key: value for key, value in values.items() if not key.endswith("_token")}
+    return Recipe(stage, path, written, settings, trl)
+
+
+def sources(name: str, entries: list, folder: Path) -> tuple[list[ChatSource], list[str]]:
+    """A mixture's lines as sources, and an error for each that is none. Identity files are found from `folder`."""
+    found, errors = [], []
+    for i, entry in enumerate(entries):
+        try:
+            if str(entry["dataset"]).endswith(SUFFIXES):
+                entry = entry | {"dataset": os.path.normpath(folder / entry["dataset"])}
+            found.append(ChatSource(**entry))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            known = ", ".join(f.name for f in fields(ChatSource))
+            errors.append(f"{name}[{i}] = {entry}: {error}. Keys: {known}.")
+    return found, errors

@@ -1,6 +1,6 @@
-"""What the recipes of our own stages may say: a key for each field, with its default, and what values go.
+"""What recipes of our own stages may say: a key for each field, with its default and the values it takes.
 
-Those of midtrain, sft and grpo stand with TRL's: `nanohf.train.post_training`.
+Those of midtrain, sft and grpo are in `post_training_schemas`, beside TRL's own keys (`trl_keys`). No torch, no TRL.
 """
 
 from dataclasses import dataclass, field
@@ -8,7 +8,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from nanohf.errors import RecipeError
+from nanohf.recipe.stage_names import MODEL_STAGES
 from nanohf.scaling.parameters import PRESETS
+
+TRACKERS = ("trackio", "tensorboard", "wandb", "mlflow")  # each the name of its package
+
+
+def missing_trackers(report_to: str | list[str] | None) -> list[str]:
+    """An error for each tracker that a recipe names and that is not installed."""
+    names = [report_to] if isinstance(report_to, str) else report_to or []
+    missing = [name for name in names if name in TRACKERS and find_spec(name) is None]
+    return [f"report_to={name!r} is not installed: pip install {name}" for name in missing]
 
 
 def too_small(config, **least: float) -> list[str]:
@@ -16,7 +26,7 @@ def too_small(config, **least: float) -> list[str]:
     return [f"{k}={value} must be at least {least[k]}" for k, value in given.items() if value < least[k]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class TextSource:
     """Where documents come from. See `nanohf.data.sources.text_stream`."""
 
@@ -25,7 +35,7 @@ class TextSource:
     text_column: str = field(default="text", metadata={"help": "the column that holds the document"})
 
 
-@dataclass
+@dataclass(frozen=True)
 class Publish:
     """Whether and where a stage's result is pushed. SFT and GRPO have these two among TRL's own fields."""
 
@@ -34,12 +44,12 @@ class Publish:
     hub_private_repo: bool | None = field(default=None, metadata={"help": "make a new repo private"})
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunFolder:
     run_dir: str = field(default="runs/demo", metadata={"help": "the run's folder; the stage writes run_dir/STAGE"})
 
 
-@dataclass
+@dataclass(frozen=True)
 class TokenizerConfig(Publish, TextSource, RunFolder):
     vocab_size: int = field(
         default=65536, metadata={"help": "a multiple of 64, at least 320: 256 bytes and 9 special tokens"}
@@ -48,19 +58,19 @@ class TokenizerConfig(Publish, TextSource, RunFolder):
     doc_cap: int = field(default=10_000, metadata={"help": "characters of a document that count"})
 
     def __post_init__(self):
-        problems = []
+        errors = []
         if self.vocab_size < 320 or self.vocab_size % 64:
-            problems.append(
+            errors.append(
                 f"vocab_size={self.vocab_size:,} must be a multiple of 64 and hold 256 bytes + 9 special tokens. "
                 f"Try {max(320, round(self.vocab_size / 64) * 64):,}."
             )
         if self.max_chars < 1 or self.doc_cap < 1:
-            problems.append(f"max_chars={self.max_chars} and doc_cap={self.doc_cap} must be at least 1")
-        if problems:
-            raise RecipeError(problems)
+            errors.append(f"max_chars={self.max_chars} and doc_cap={self.doc_cap} must be at least 1")
+        if errors:
+            raise RecipeError(errors)
 
 
-@dataclass
+@dataclass(frozen=True)
 class PretrainConfig(Publish, TextSource, RunFolder):
     tokenizer: str = field(default="tokenizer", metadata={"help": "a stage of the run, a folder or a Hub id"})
     depth: int = field(default=20, metadata={"help": "the dial: layers; hidden_size is 64 times it"})
@@ -69,7 +79,7 @@ class PretrainConfig(Publish, TextSource, RunFolder):
     )
     num_attention_heads: int | None = field(default=None, metadata={"help": "default: one for each 128 channels"})
     max_length: int = field(default=2048, metadata={"help": "tokens of a row"})
-    per_device_train_batch_size: int = field(default=8, metadata={"help": "rows of one forward pass"})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "rows of a micro-batch"})
     batch_tokens: int | None = field(
         default=None, metadata={"help": "tokens of a step, over all processes; default: by the horizon"}
     )
@@ -107,60 +117,55 @@ class PretrainConfig(Publish, TextSource, RunFolder):
     seed: int = field(default=42, metadata={"help": "of the initial weights"})
 
     def __post_init__(self):
-        if self.mixed_precision is False:  # YAML's reading of a bare no
-            self.mixed_precision = "no"
-        problems = too_small(
+        errors = too_small(
             self, depth=1, max_length=2, per_device_train_batch_size=1, batch_tokens=1,
             eval_steps=1, eval_tokens=1, save_steps=1, save_minutes=0, save_total_limit=1, logging_steps=1,
             max_nonfinite_steps=1, matrix_lr=0, embedding_lr=0, head_lr=0, weight_decay=0, normuon=0, warmup_steps=0,
             max_grad_norm=0,
         )  # fmt: skip
         if self.max_steps != -1 and self.max_steps < 1:
-            problems.append(f"max_steps={self.max_steps} must be at least 1, or -1 for the horizon")
+            errors.append(f"max_steps={self.max_steps} must be at least 1, or -1 for the horizon")
         for key in ("tokens_per_parameter", "tokens_per_scaling_parameter", "lr_scale"):
             if (value := getattr(self, key)) is not None and not value > 0:
-                problems.append(f"{key}={value} must be above 0")
+                errors.append(f"{key}={value} must be above 0")
         if self.preset not in PRESETS:
-            problems.append(f"preset={self.preset!r} must be {' or '.join(PRESETS)}")
+            errors.append(f"preset={self.preset!r} must be {' or '.join(PRESETS)}")
         heads, width = self.num_attention_heads, 64 * self.depth
         if heads is not None and (heads < 1 or width % (2 * heads)):
-            problems.append(f"num_attention_heads={heads} must divide hidden_size={width:,} into an even head size")
+            errors.append(f"num_attention_heads={heads} must divide hidden_size={width:,} into an even head size")
         if self.normuon >= 1:
-            problems.append(f"normuon={self.normuon} must be from 0 to below 1")
+            errors.append(f"normuon={self.normuon} must be from 0 to below 1")
         if not 0 <= self.warmdown_ratio <= 1:
-            problems.append(f"warmdown_ratio={self.warmdown_ratio} must be between 0 and 1")
+            errors.append(f"warmdown_ratio={self.warmdown_ratio} must be between 0 and 1")
         if self.mixed_precision not in ("auto", "no", "bf16"):
-            problems.append(f"mixed_precision={self.mixed_precision!r} must be auto, no or bf16")
+            errors.append(f"mixed_precision={self.mixed_precision!r} must be auto, no or bf16")
         if self.report_to not in ("none", "trackio", "tensorboard", "wandb"):
-            problems.append(f"report_to={self.report_to!r} must be none, trackio, tensorboard or wandb")
-        elif self.report_to != "none" and find_spec(self.report_to) is None:
-            problems.append(f"report_to={self.report_to!r} is not installed: pip install {self.report_to}")
-        one_pass = self.per_device_train_batch_size * self.max_length
-        if not problems and self.batch_tokens and self.batch_tokens % one_pass:
-            problems.append(
+            errors.append(f"report_to={self.report_to!r} must be none, trackio, tensorboard or wandb")
+        errors += missing_trackers(self.report_to)
+        micro_batch = self.per_device_train_batch_size * self.max_length
+        if not errors and self.batch_tokens and self.batch_tokens % micro_batch:
+            errors.append(
                 f"batch_tokens={self.batch_tokens:,} is not a multiple of {self.per_device_train_batch_size} rows x "
-                f"{self.max_length} tokens = {one_pass:,}. Try "
-                f"{max(1, round(self.batch_tokens / one_pass)) * one_pass:,}."
+                f"{self.max_length} tokens = {micro_batch:,}. Try "
+                f"{max(1, round(self.batch_tokens / micro_batch)) * micro_batch:,}."
             )
-        if problems:
-            raise RecipeError(problems)
+        if errors:
+            raise RecipeError(errors)
 
 
-@dataclass
+@dataclass(frozen=True)
 class EvaluateConfig(RunFolder):
-    stages: list[str] = field(
-        default_factory=lambda: ["pretrain", "midtrain", "sft", "grpo"], metadata={"help": "those to score"}
-    )
+    stages: list[str] = field(default_factory=lambda: list(MODEL_STAGES), metadata={"help": "those to score"})
     tasks: list[str] = field(default_factory=list, metadata={"help": "lm-eval tasks, ours (nanohf_*) or the harness's"})
-    limit: int | None = field(default=None, metadata={"help": "at most so many task rows and problems; null: all"})
+    limit: int | None = field(default=None, metadata={"help": "at most so many task rows and word problems; null: all"})
     dataset: str = field(default="builtin", metadata={"help": "word problems: builtin, a folder or a Hub id"})
     dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
-    problems: int = field(default=400, metadata={"help": "test problems for pass@1"})
-    num_generations: int = field(default=4, metadata={"help": "samples a problem for pass@1"})
+    problems: int = field(default=400, metadata={"help": "test word problems for pass@1"})
+    num_generations: int = field(default=4, metadata={"help": "samples per word problem for pass@1"})
     max_completion_length: int = field(default=256, metadata={"help": "tokens of a sample"})
     temperature: float = field(default=1.0, metadata={"help": "of the samples"})
     top_k: int = field(default=50, metadata={"help": "sample among so many; 0: all"})
-    batch_size: int = field(default=32, metadata={"help": "problems, or rows of a task, at a time"})
+    batch_size: int = field(default=32, metadata={"help": "word problems, or rows of a task, at a time"})
     text_dataset: str = field(default="builtin", metadata={"help": "text for bits per byte: builtin, folder, Hub id"})
     text_dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
     text_column: str = field(default="text", metadata={"help": "its column that holds the document"})
@@ -169,14 +174,14 @@ class EvaluateConfig(RunFolder):
     seed: int = field(default=42, metadata={"help": "of the samples"})
 
     def __post_init__(self):
-        problems = []
-        if not self.stages or (unknown := set(self.stages) - {"pretrain", "midtrain", "sft", "grpo"}):
+        errors = []
+        if not self.stages or (unknown := set(self.stages) - set(MODEL_STAGES)):
             wrong = sorted(unknown) if self.stages else "[]"
-            problems.append(f"stages={wrong}: give one or more of pretrain, midtrain, sft and grpo")
+            errors.append(f"stages={wrong}: give one or more of pretrain, midtrain, sft and grpo")
         ours = {path.stem for path in (Path(__file__).parents[1] / "evals/tasks").glob("*.yaml")}
-        if unknown := [t for t in self.tasks if t.startswith("nanohf_") and t not in ours]:
-            problems.append(f"tasks={unknown}: ours are {', '.join(sorted(ours))}")
-        problems += too_small(
+        if missing := [t for t in self.tasks if t.startswith("nanohf_") and t not in ours]:
+            errors.append(f"tasks={missing}: ours are {', '.join(sorted(ours))}")
+        errors += too_small(
             self,
             problems=1,
             num_generations=1,
@@ -188,6 +193,6 @@ class EvaluateConfig(RunFolder):
             max_length=2,
         )
         if self.limit is not None:
-            problems += too_small(self, limit=1)
-        if problems:
-            raise RecipeError(problems)
+            errors += too_small(self, limit=1)
+        if errors:
+            raise RecipeError(errors)

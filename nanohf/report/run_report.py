@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from nanohf.recipe.loading import STAGES
+from nanohf.recipe.stage_names import RESULT_STAGES
 from nanohf.runs import run_folder as runs
+from nanohf.runs.stage_record import EvaluationRecord, StageRecord
 
 PHASES = (
     "generation",
@@ -17,62 +18,62 @@ PHASES = (
 
 def write_report(run_dir: Path) -> str:
     """Writes run_dir/report.md from the stage.json files and results.json; returns its text."""
-    results = runs.done(run_dir, "evaluate")
-    records = {stage: record for stage in STAGES[:-1] if (record := runs.done(run_dir, stage))}
+    results = runs.evaluated(run_dir)
+    records = {stage: record for stage in RESULT_STAGES if (record := runs.done(run_dir, stage))}
     parts = [f"# {run_dir.name}", "", *cost_table(records, results)]
-    parts += time_table(records.get("grpo", {}))
+    parts += time_table(records.get("grpo"))
     if results:
         parts += ["", *score_table(results), "", "## A held-out problem, greedily", "", "```"]
-        parts += [results["conversation"], "```"]
+        parts += [results.conversation, "```"]
     for stage, record in records.items():
-        if "mixture" in record:
-            parts += ["", f"## The mixture of {stage}", "", *mixture_table(record["mixture"])]
-    if any("held_out" in record for record in records.values()):
+        if record.mixture:
+            parts += ["", f"## The mixture of {stage}", "", *mixture_table(record.mixture)]
+    if any(record.held_out for record in records.values()):
         parts += ["", "## Held-out sources before and after", "", *held_out_table(records)]
-    parts += ["", "## Go on", "", *commands(run_dir, records)]
+    parts += ["", "## Next steps", "", *commands(run_dir, records)]
     text = "\n".join(parts) + "\n"
     (run_dir / "report.md").write_text(text, encoding="utf-8")
     return text
 
 
-def cost_table(records: dict[str, dict], results: dict | None) -> list[str]:
+def cost_table(records: dict[str, StageRecord], results: EvaluationRecord | None) -> list[str]:
     rows = ["| stage | minutes | peak memory | tokens | tokens/s | metric | before | after |"]
     rows += ["|---|--:|--:|--:|--:|---|--:|--:|"]
     total = 0.0
     for stage, r in records.items():
-        total += r["minutes"]
-        amount = f"{r['tokens']:,}" if "tokens" in r else f"{r['characters']:,} characters"
-        speed = f"{r['tokens_per_second']:,.0f}" if "tokens_per_second" in r else ""
-        memory = f"{r['peak_memory'] / 2**20:,.0f} MiB" if "peak_memory" in r else ""
-        resumed = " (since resumed)" if r.get("resumed") else ""
+        total += r.minutes
+        amount = f"{r.tokens:,}" if r.tokens is not None else f"{r.characters:,} characters"
+        speed = f"{r.tokens_per_second:,.0f}" if r.tokens_per_second is not None else ""
+        memory = f"{r.peak_memory_bytes / 2**20:,.0f} MiB" if r.peak_memory_bytes else ""
+        resumed = " (since resumed)" if r.resumed else ""
         rows.append(
-            f"| {stage} | {r['minutes']:.1f}{resumed} | {memory} | {amount} | {speed} | {r['metric']} "
-            f"| {figure(r['metric'], r['before'])} | {figure(r['metric'], r['after'])} |"
+            f"| {stage} | {r.minutes:.1f}{resumed} | {memory} | {amount} | {speed} | {r.metric} "
+            f"| {figure(r.metric, r.before)} | {figure(r.metric, r.after)} |"
         )
     if results:
-        total += results["minutes"]
-        rows.append(f"| evaluate | {results['minutes']:.1f} | | | | | | |")
+        total += results.minutes
+        rows.append(f"| evaluate | {results.minutes:.1f} | | | | | | |")
     return [*rows, f"| all | {total:.1f} | | | | | | |"]
 
 
-def time_table(grpo: dict) -> list[str]:
+def time_table(grpo: StageRecord | None) -> list[str]:
     """Where grpo's time goes, if it took a step; all its evaluations together, those before and after too."""
-    if not grpo.get("timed_steps"):
+    if grpo is None or not grpo.timed_steps:
         return []
-    steps, seconds = grpo["timed_steps"], grpo["seconds"]
-    a_step = {phase: seconds.get(phase, 0) / steps for phase in PHASES}
+    steps, seconds = grpo.timed_steps, grpo.seconds_by_phase
+    per_step = {phase: seconds.get(phase, 0) / steps for phase in PHASES}
     return [
         "",
-        f"| grpo, {steps:,} steps | {' | '.join(PHASES)} | a step | evaluations |",
+        f"| grpo, {steps:,} steps | {' | '.join(PHASES)} | all of a step | evaluations |",
         "|---|" + "--:|" * (len(PHASES) + 2),
-        f"| seconds | {' | '.join(f'{s:.3f}' for s in a_step.values())} | {sum(a_step.values()):.3f} "
+        f"| seconds | {' | '.join(f'{s:.3f}' for s in per_step.values())} | {sum(per_step.values()):.3f} "
         f"| {seconds.get('evaluation', 0):.1f} |",
     ]
 
 
-def score_table(results: dict) -> list[str]:
+def score_table(results: EvaluationRecord) -> list[str]:
     """Every stage by the same measures; 95% intervals for pass@1, standard errors for tasks."""
-    stages = results["stages"]
+    stages = results.stages
     tasks = list(next(iter(stages.values()))["tasks"])
     first = next(iter(stages.values()))["pass_at_k"]
     rows = [
@@ -97,7 +98,7 @@ def mixture_table(given: list[dict]) -> list[str]:
     total = max(1, sum(g["tokens"] for g in given))
     lines = ["| source | rows | tokens | share | trained | cut | left out |", "|---|--:|--:|--:|--:|--:|---|"]
     for g in given:
-        left_out = [f"{g['malformed']:,} malformed (first {g['reason']})"] if g["malformed"] else []
+        left_out = [f"{g['malformed']:,} malformed: {g['reason']}"] if g["malformed"] else []
         left_out += [f"{g['untrained']:,} with nothing to train within max_length"] if g["untrained"] else []
         share = f"{100 * g['tokens'] / total:.1f}%"
         figures = f"{g['rows']:,} | {g['tokens']:,} | {share} | {g['trained']:,} | {g['cut']:,}"
@@ -105,10 +106,12 @@ def mixture_table(given: list[dict]) -> list[str]:
     return lines
 
 
-def held_out_table(records: dict[str, dict]) -> list[str]:
-    """Nats a token, of documents bits per byte; each stage's begin is the result of the one before it."""
-    stages = {stage: record["held_out"] for stage, record in records.items() if "held_out" in record}
-    figures = {(f["source"], f["metric"]): {} for changes in stages.values() for f in changes}
+def held_out_table(records: dict[str, StageRecord]) -> list[str]:
+    """Nats per token, of documents bits per byte; each stage's begin is the result of the one before it."""
+    stages = {stage: record.held_out for stage, record in records.items() if record.held_out}
+    figures: dict[tuple[str, str], dict[str, str]] = {
+        (f["source"], f["metric"]): {} for changes in stages.values() for f in changes
+    }
     for stage, changes in stages.items():
         for f in changes:
             figures[f["source"], f["metric"]][stage] = f"{f['before']:.4f} -> {f['after']:.4f}"
@@ -118,7 +121,7 @@ def held_out_table(records: dict[str, dict]) -> list[str]:
     return lines
 
 
-def commands(run_dir: Path, records: dict[str, dict]) -> list[str]:
+def commands(run_dir: Path, records: dict[str, StageRecord]) -> list[str]:
     models = [stage for stage in records if stage != "tokenizer"]
     if not models:
         return []

@@ -1,14 +1,32 @@
-"""How fast the stages last ran on this machine, from the lines runs append to `runs/NAME/ledger.jsonl`."""
+"""runs/NAME/ledger.jsonl: one line per finished stage; and how fast the stages last ran on this machine."""
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from nanohf.recipe.stage_names import STAGES
+from nanohf.runs.stage_record import EvaluationRecord, StageRecord
 from nanohf.scaling.parameters import parameters
 
-STAGES = ("tokenizer", "pretrain", "midtrain", "sft", "grpo", "evaluate")
+LEDGER = "ledger.jsonl"
+LONG = ("versions", "mixture", "held_out", "losses", "pass_at_k", "rewards")  # not for one line
+
+
+def append(run_dir: Path, record: StageRecord) -> None:
+    _append(run_dir, {key: value for key, value in asdict(record).items() if key not in LONG and value is not None})
+
+
+def append_evaluation(run_dir: Path, record: EvaluationRecord, finished: str) -> None:
+    parameters = max((scores["parameters"] for scores in record.stages.values()), default=None)
+    line = {"stage": "evaluate", "finished": finished, "minutes": record.minutes, "parameters": parameters}
+    _append(run_dir, line | {"device": record.device, "host": record.host})
+
+
+def _append(run_dir: Path, line: dict) -> None:
+    with (run_dir / LEDGER).open("a", encoding="utf-8") as ledger:
+        ledger.write(json.dumps(line) + "\n")
 
 
 @dataclass(frozen=True)
@@ -29,8 +47,8 @@ class Speed:
 
 def last_speeds(runs_dir: Path, hostname: str) -> dict[str, Speed]:
     """Every stage's newest finished run on this host, over all runs; what never ran here is absent."""
-    speeds = {}
-    for ledger in sorted(Path(runs_dir).glob("*/ledger.jsonl")):
+    speeds: dict[str, Speed] = {}
+    for ledger in sorted(Path(runs_dir).glob(f"*/{LEDGER}")):
         for line in ledger.read_text(encoding="utf-8", errors="replace").splitlines():
             speed = parse(line)
             if speed is None or speed.host != hostname:

@@ -1,10 +1,11 @@
-"""A run's folder: which stages are done, where checkpoints lie, and the ledger of what each stage cost.
+"""A run's folder: which stages are done and where checkpoints lie.
 
 runs/NAME/STAGE/            the stage's result, complete: written elsewhere and renamed, so it is there or it is not
-runs/NAME/STAGE/stage.json  its numbers, and the recipe it was made with
+runs/NAME/STAGE/stage.json  its record, with the recipe it was made with
 runs/NAME/STAGE/optimizer/  the optimizer's state, where the recipe has keep_optimizer: true
 runs/NAME/checkpoints/STAGE resumable state while it is at work
-runs/NAME/ledger.jsonl      one line for each finished stage
+runs/NAME/results.json      all stages by the same measures
+runs/NAME/ledger.jsonl      one line per finished stage
 """
 
 import json
@@ -12,98 +13,146 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from nanohf.errors import RecipeError
-from nanohf.recipe.loading import STAGES
+from nanohf.recipe.loading import Recipe
+from nanohf.recipe.stage_names import STAGES
+from nanohf.runs import ledger
+from nanohf.runs.checkpoint_files import flush, numbered
+from nanohf.runs.stage_record import EvaluationRecord, StageRecord, write_json
 
 FREE_TO_CHANGE = {"run_dir", "push_to_hub", "hub_model_id", "hub_private_repo", "logging_steps", "report_to", "stage"}
-FREE_TO_CHANGE |= {"keep_optimizer"}
+FREE_TO_CHANGE |= {"keep_optimizer", "torch_compile"}
 # In a stage's folder; not beside the weights, where some read every safetensors.
 OPTIMIZER = "optimizer/state.safetensors"
+RESULTS = "results.json"
 PACKAGES = ("nanohf", "torch", "transformers", "trl", "accelerate", "datasets", "tokenizers")
 
 
-def done(run_dir: str | Path, stage: str) -> dict | None:
-    """What stage.json says of a finished stage, else None. evaluate: results.json, if of the stages as they are."""
-    if stage == "evaluate":
-        results = Path(run_dir) / "results.json"
-        if not results.is_file():
-            return None
-        record = json.loads(results.read_text(encoding="utf-8"))
-        scored = record["finished"]
-        return record if all((done(run_dir, s) or {}).get("finished") == when for s, when in scored.items()) else None
+def done(run_dir: str | Path, stage: str) -> StageRecord | None:
+    """The record of a finished stage, else None.
+
+    Raises:
+        RecipeError: a record that this version cannot read.
+    """
     record = Path(run_dir) / stage / "stage.json"
-    return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+    return StageRecord.read(record) if record.is_file() else None
+
+
+def evaluated(run_dir: str | Path) -> EvaluationRecord | None:
+    """The run's results, if they are of the stages as they are now, else None."""
+    path = Path(run_dir) / RESULTS
+    if not path.is_file():
+        return None
+    results = EvaluationRecord.read(path)
+    now = {stage: record.finished for stage in results.finished if (record := done(run_dir, stage))}
+    return results if now == results.finished else None
+
+
+def is_done(run_dir: str | Path, stage: str) -> bool:
+    return bool(evaluated(run_dir) if stage == "evaluate" else done(run_dir, stage))
 
 
 def checkpoints(run_dir: str | Path, stage: str) -> Path:
     return Path(run_dir) / "checkpoints" / stage
 
 
-def claim(run_dir: str | Path, stage: str, recipe: dict) -> Path:
-    """The stage's checkpoint folder, for this recipe: what was begun with other settings cannot go on with these.
+def changed_keys(had: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """The recipe keys that differ and may not be changed between a stage's start and its end."""
+    keys = sorted({*had, *wanted} - FREE_TO_CHANGE)
+    return [key for key in keys if _as_json(had.get(key)) != _as_json(wanted.get(key))]
+
+
+def _as_json(value: Any) -> Any:
+    """As it comes back from a file: then 1 and 1.0 are equal, and so are a tuple and a list."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def claim(recipe: Recipe) -> Path:
+    """The stage's checkpoint folder, for this recipe: what was begun with other settings cannot continue with these.
 
     What was begun with others and has no checkpoint yet is dropped, its first measurements too.
 
     Raises:
         RecipeError: the folder holds checkpoints of a recipe with other values.
     """
-    folder = checkpoints(run_dir, stage)
+    folder = checkpoints(recipe.run_dir, recipe.stage)
     note = folder / "recipe.json"
-    wanted = {k: str(v) for k, v in recipe.items() if k not in FREE_TO_CHANGE}
-    begun = json.loads(note.read_text(encoding="utf-8")) if note.is_file() and any(folder.glob("*-*")) else wanted
-    if begun != wanted:
-        changed = ", ".join(k for k in sorted({*begun, *wanted}) if begun.get(k) != wanted.get(k))
+    begun = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+    changed = changed_keys(begun, recipe.written) if begun is not None else []
+    if changed and numbered(folder):
         raise RecipeError(
-            f"{stage} was begun with another {changed}. Give the old value to go on, "
-            f"or start it again: --from {stage} (or delete {folder})."
+            f"{recipe.stage} was begun with another {', '.join(changed)}. Give the old value to continue, "
+            f"or start it again: --from {recipe.stage} (or delete {folder})."
         )
     if os.environ.get("RANK", "0") == "0":
-        if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != wanted:
+        if changed:
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(note, wanted)
+        write_json(note, recipe.written)
     return folder
 
 
-def finish(run_dir: str | Path, stage: str, record: dict, write: Callable[[Path], None]) -> Path:
-    """Has `write(folder)` fill a temporary folder, adds stage.json, renames it to run_dir/stage, adds to the ledger.
+def finish(recipe: Recipe, figures: dict[str, Any], write: Callable[[Path], Any]) -> Path:
+    """Has `write(folder)` fill a temporary folder, adds stage.json, renames it to run_dir/STAGE, adds to the ledger.
 
-    record: minutes, peak_memory (bytes), tokens, tokens_per_second, depth, vocab_size, parameters, device, metric,
-    before, after, recipe.
-    Checkpoints of the stage are removed last: killed at any point, the stage is either done or goes on.
+    figures: those of StageRecord that the stage knows. Checkpoints of the stage are removed last: killed at any point,
+    the stage is either done or resumes.
     """
-    final, partial = Path(run_dir) / stage, Path(run_dir) / f".{stage}.partial"
+    run_dir, stage = recipe.run_dir, recipe.stage
+    final, partial = run_dir / stage, run_dir / f".{stage}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    write(partial)
-    record = stamped(stage, record)
-    write_json(partial / "stage.json", record | {"versions": {name: version(name) for name in PACKAGES}})
+    try:
+        write(partial)
+        record = StageRecord(
+            stage=stage,
+            finished=now(),
+            host=socket.gethostname(),
+            recipe=recipe.written,
+            versions={name: version(name) for name in PACKAGES},
+            **figures,
+        )
+        record.write(partial / "stage.json")
+        for path in (*partial.rglob("*"), partial):
+            flush(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     _move_aside(final)
     partial.rename(final)
-    add_to_ledger(run_dir, record)
+    ledger.append(run_dir, record)
     shutil.rmtree(checkpoints(run_dir, stage), ignore_errors=True)
     return final
 
 
-def stamped(stage: str, record: dict) -> dict:
-    """The record with when and where it was made."""
-    finished = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"stage": stage, "finished": finished, **record, "host": socket.gethostname()}
+def finish_evaluation(recipe: Recipe, figures: dict[str, Any]) -> EvaluationRecord:
+    """results.json and its line in the ledger. figures: those of EvaluationRecord."""
+    record = EvaluationRecord(host=socket.gethostname(), recipe=recipe.written, **figures)
+    record.write(recipe.run_dir / RESULTS)
+    ledger.append_evaluation(recipe.run_dir, record, now())
+    return record
 
 
-def add_to_ledger(run_dir: str | Path, record: dict) -> None:
-    with (Path(run_dir) / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
-        ledger.write(json.dumps({k: v for k, v in record.items() if k != "recipe"}) + "\n")
+def note_push(run_dir: str | Path, stage: str, repo_id: str) -> None:
+    """Writes into the stage's record where it was pushed to."""
+    path = Path(run_dir) / stage / "stage.json"
+    replace(StageRecord.read(path), pushed_to=repo_id).write(path)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def set_aside(run_dir: str | Path, stage: str) -> Path | None:
     """Moves a finished stage's folder to previous/, where nothing looks for it, and drops its checkpoints."""
     shutil.rmtree(checkpoints(run_dir, stage), ignore_errors=True)
-    return _move_aside(Path(run_dir) / ("results.json" if stage == "evaluate" else stage))
+    return _move_aside(Path(run_dir) / (RESULTS if stage == "evaluate" else stage))
 
 
 def _move_aside(final: Path) -> Path | None:
@@ -124,11 +173,5 @@ def resolve(run_dir: str | Path, model: str) -> str:
     if model not in STAGES and ("/" in model or Path(model).is_dir()):
         return model
     if done(run_dir, model) is None:
-        raise RecipeError(f"{run_dir} has no finished stage {model!r}, and it is no folder; run that stage first")
+        raise RecipeError(f"{run_dir} has no finished stage {model!r}, and there is no such folder. Run it first.")
     return str(Path(run_dir) / model)
-
-
-def write_json(path: Path, value: dict) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)

@@ -37,7 +37,7 @@ class StageInputs:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage's work. `steps` is None where nothing is optimised; `tokens` is None there too."""
+    """One stage's work. `steps` is None where nothing is optimized; `tokens` is None there too."""
 
     name: str
     steps: int | None
@@ -65,14 +65,14 @@ def pretraining(
     tokens_per_parameter: float = TOKENS_PER_PARAMETER,
     tokens_per_scaling_parameter: float | None = None,
     batch_tokens: int | None = None,
-    one_pass: int = 1,
+    micro_batch_tokens: int = 1,
     max_steps: int = -1,
     lr_scale: float | None = None,
 ) -> Pretraining:
     """Pretraining from the model's size; whatever is given counts instead of its rule.
 
     tokens_per_scaling_parameter: the horizon by block matrices and lm_head alone; nanochat's of 2026-07 is 12.
-    one_pass: the tokens that all processes read at a time, of which the rule's batch is made a multiple.
+    micro_batch_tokens: the tokens of one micro-batch on all processes, of which the rule's batch is made a multiple.
     """
     if tokens_per_scaling_parameter is None:
         require_positive("tokens_per_parameter", tokens_per_parameter, "Chinchilla's ratio is 20.")
@@ -85,11 +85,11 @@ def pretraining(
     tokens = max(1, tokens)
     batch_from = "given"
     if batch_tokens is None:
-        batch_tokens = max(1, round(best_batch_tokens(tokens) / one_pass)) * one_pass
+        batch_tokens = max(1, round(best_batch_tokens(tokens) / micro_batch_tokens)) * micro_batch_tokens
         batch_from = f"about 0.58 x {tokens:,}^0.571"
     require_positive("batch_tokens", batch_tokens, "Give the tokens of one step over all processes: 32,768.")
     if max_steps > 0:
-        tokens, tokens_from = max_steps * batch_tokens, f"max_steps {max_steps:,} x {batch_tokens:,} a step"
+        tokens, tokens_from = max_steps * batch_tokens, f"max_steps {max_steps:,} x {batch_tokens:,} per step"
     lr_from = "given"
     if lr_scale is None:
         lr_scale = best_lr_scale(batch_tokens, tokens)
@@ -106,9 +106,9 @@ def best_batch_tokens(horizon: int) -> int:
 def best_lr_scale(batch_tokens: int, horizon: int) -> float:
     """The factor on every learning rate: (batch / 524,288)^0.5 · (2.7B / horizon)^0.32.
 
-    1 where nanochat tuned its rates, at depth 12 with 20 tokens a parameter. More noise in a step wants smaller steps,
-    and so does a longer run (horizon^-0.32: arXiv 2409.19913 for AdamW, 2603.28743 for Muon). Measured from 4k to 1M
-    tokens a step: benchmarks/RESULTS.md.
+    1 where nanochat tuned its rates, at depth 12 with 20 tokens per parameter. More noise in a step calls for smaller
+    steps, and so does a longer run (horizon^-0.32: arXiv 2409.19913 for AdamW, 2603.28743 for Muon). Measured from 4k
+    to 1M tokens per step: benchmarks/RESULTS.md.
     """
     return (batch_tokens / TUNED_BATCH) ** 0.5 * (TUNED_HORIZON / horizon) ** 0.32
 
@@ -140,11 +140,11 @@ def sft_steps(rows: int, rows_per_step: int, epochs: int = 1) -> int:
 
 def rl_steps(train_problems: int, examples_per_step: int, epochs: int = 1) -> int:
     """(len(train) // examples per step) x epochs, nanochat's rule: an epoch drops its remainder."""
-    require_positive("examples_per_step", examples_per_step, "nanochat takes 16 problems a step.")
+    require_positive("examples_per_step", examples_per_step, "nanochat takes 16 word problems per step.")
     if train_problems < examples_per_step:
         raise ValueError(
             f"train_problems={train_problems:,} is fewer than examples_per_step={examples_per_step:,}, "
-            f"which gives no step at all. Take {max(1, train_problems):,} problems a step or fewer."
+            f"which leaves no step. Take {max(1, train_problems):,} word problems per step or fewer."
         )
     return train_problems // examples_per_step * epochs
 
@@ -155,40 +155,40 @@ def stages(pretrain: Pretraining, inputs: StageInputs) -> dict[str, Stage]:
     midtrain = midtrain_steps(i.midtrain_rows, i.mean_row_tokens, i.midtrain_batch_tokens, i.midtrain_epochs)
     sft = sft_steps(i.sft_rows, i.sft_rows_per_step, i.sft_epochs)
     grpo = rl_steps(i.grpo_problems, i.grpo_problems_per_step, i.grpo_epochs)
-    a_row = f"{i.mean_row_tokens:,} tokens a row (assumed)"
+    per_row = f"{i.mean_row_tokens:,} tokens per row (assumed)"
     midtrain_rows = f"{i.midtrain_rows:,} rows x {i.midtrain_epochs} epoch(s)"
     sft_rows = f"{i.sft_rows:,} rows x {i.sft_epochs} epoch(s)"
-    a_step = f"{i.grpo_problems_per_step:,} problems x {i.grpo_completions:,} completions"
+    per_step = f"{i.grpo_problems_per_step:,} problems x {i.grpo_completions:,} completions"
     listed = (
         Stage("tokenizer", None, None, f"reads up to {TOKENIZER_CHARS:,} characters"),
         Stage(
             "pretrain",
             pretrain.steps,
             pretrain.steps * pretrain.batch_tokens,
-            f"max(1, {pretrain.tokens:,} tokens // {pretrain.batch_tokens:,} tokens a step)",
+            f"max(1, {pretrain.tokens:,} tokens // {pretrain.batch_tokens:,} tokens per step)",
             f"{pretrain.steps:,} steps x {pretrain.batch_tokens:,}",
         ),
         Stage(
             "midtrain",
             midtrain,
             i.midtrain_rows * i.midtrain_epochs * i.mean_row_tokens,
-            f"ceil({midtrain_rows} x {a_row} / {i.midtrain_batch_tokens:,} tokens a step)",
-            f"{midtrain_rows} x {a_row}",
+            f"ceil({midtrain_rows} x {per_row} / {i.midtrain_batch_tokens:,} tokens per step)",
+            f"{midtrain_rows} x {per_row}",
         ),
         Stage(
             "sft",
             sft,
             i.sft_rows * i.sft_epochs * i.mean_row_tokens,
-            f"ceil({sft_rows} / {i.sft_rows_per_step:,} rows a step)",
-            f"{sft_rows} x {a_row}",
+            f"ceil({sft_rows} / {i.sft_rows_per_step:,} rows per step)",
+            f"{sft_rows} x {per_row}",
         ),
         Stage(
             "grpo",
             grpo,
             grpo * i.grpo_problems_per_step * i.grpo_completions * i.grpo_completion_tokens,
-            f"{i.grpo_problems:,} problems // {i.grpo_problems_per_step:,} a step x {i.grpo_epochs} epoch(s)",
-            f"at most {grpo:,} steps x {a_step} x {i.grpo_completion_tokens:,} tokens",
+            f"{i.grpo_problems:,} problems // {i.grpo_problems_per_step:,} per step x {i.grpo_epochs} epoch(s)",
+            f"at most {grpo:,} steps x {per_step} x {i.grpo_completion_tokens:,} tokens",
         ),
-        Stage("evaluate", None, None, "optimises nothing"),
+        Stage("evaluate", None, None, "optimizes nothing"),
     )
     return {stage.name: stage for stage in listed}

@@ -24,7 +24,7 @@ class Parameters:
 
     @property
     def scaling(self) -> int:
-        """Scaling params: block matrices + lm_head, the weights that cost a multiplication a token."""
+        """Scaling params: block matrices + lm_head, the weights that cost one multiplication per token."""
         return self.attention + self.mlp + self.value_gates + self.lm_head
 
 
@@ -34,7 +34,7 @@ def require_positive(name: str, value: float, fix: str) -> None:
 
 
 def hidden_size(depth: int) -> int:
-    """Channels of the residual stream: nanochat's aspect ratio of 64 a layer."""
+    """Channels of the residual stream: nanochat's aspect ratio of 64 per layer."""
     require_positive("depth", depth, "Give a whole number of layers, 1 or more: --depth 4.")
     return 64 * depth
 
@@ -66,7 +66,7 @@ def parameters(depth: int, vocab_size: int, preset: str = "classic", heads: int 
 
 
 def modern_parts(depth: int, vocab_size: int, heads: int) -> dict[str, int]:
-    """Every second layer, the last one included, has a table of values and a gate of 12 channels a head."""
+    """Every second layer, the last one included, has a table of values and a gate of 12 channels per head."""
     layers = (depth + 1) // 2
     return {
         "value_embeddings": layers * vocab_size * hidden_size(depth),

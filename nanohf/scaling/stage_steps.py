@@ -1,4 +1,4 @@
-"""The steps and tokens of a recipe's mixture and word problems. What it does not say is assumed, and named."""
+"""The steps and tokens of a recipe's mixture and word problems. What the recipe leaves open is assumed, and named."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ ROWS = {  # of sources that recipes take whole; nanochat's figures, GSM8K's exac
     "allenai/ai2_arc ARC-Easy train": 2_300,
     "allenai/ai2_arc ARC-Challenge train": 1_100,
 }
-TOKENS_A_ROW = StageInputs.mean_row_tokens
+TOKENS_PER_ROW = StageInputs.mean_row_tokens
 BUILTIN_TOKENS = {  # of a row, measured with the demo's tokenizer of 1,024
     "builtin problems train": 95,
     "builtin conversations train": 51,
@@ -38,24 +38,28 @@ def chat_stage(
     share = sum(part.share for part in parts)
     for part in (p for p in parts if not p.share):
         if (count := ROWS.get(part.name) if part.rows is None else part.rows) is None:
-            assumed.append(f"{name}: {part.name} is not counted, for the recipe does not say its rows")
+            assumed.append(f"{name}: {part.name} is not counted, because the recipe does not give its rows")
             continue
         if part.rows is None:
             assumed.append(f"{name}: {part.name} has {count:,} rows")
         seen = round(count * part.epochs)
-        rows, tokens = rows + seen, tokens + seen * BUILTIN_TOKENS.get(part.name, TOKENS_A_ROW)
+        rows, tokens = rows + seen, tokens + seen * BUILTIN_TOKENS.get(part.name, TOKENS_PER_ROW)
     if any(part.name not in BUILTIN_TOKENS and not part.share for part in parts):
-        assumed.append(f"{name}: {TOKENS_A_ROW} tokens a row, but for builtin sources")
+        assumed.append(f"{name}: {TOKENS_PER_ROW} tokens per row, except in builtin sources")
     if any(part.name in BUILTIN_TOKENS for part in parts):
-        assumed.append(f"{name}: builtin rows of as many tokens as with a vocabulary of 1,024")
+        assumed.append(f"{name}: builtin rows are as long as with a vocabulary of 1,024")
     whole = round(tokens / (1 - share) * epochs)
     of = f"{rows:,} rows" + (f" and {share:.0%} documents" if share else "") + (f" x {epochs:g}" if epochs != 1 else "")
     if max_length:
-        a_step = rows_per_step * max_length
-        steps, steps_from = ceil_div(whole, a_step), f"ceil({whole:,} tokens ({of}) / {a_step:,} tokens a step)"
+        batch_tokens = rows_per_step * max_length
+        steps = ceil_div(whole, batch_tokens)
+        steps_from = f"ceil({whole:,} tokens ({of}) / {batch_tokens:,} tokens per step)"
     else:
-        passed = round(rows / (1 - share) * epochs)
-        steps, steps_from = ceil_div(passed, rows_per_step), f"ceil({passed:,} rows ({of}) / {rows_per_step:,} a step)"
+        all_rows = round(rows / (1 - share) * epochs)
+        steps, steps_from = (
+            ceil_div(all_rows, rows_per_step),
+            f"ceil({all_rows:,} rows ({of}) / {rows_per_step:,} per step)",
+        )
     if max_steps > 0:
         return Stage(name, max_steps, round(whole * max_steps / max(1, steps)), "max_steps", f"of {of}"), assumed
     return Stage(name, steps, whole, steps_from, of), assumed
@@ -70,12 +74,12 @@ def problem_stage(
         steps, steps_from = max_steps, "max_steps"
     elif count is None:
         return Stage(
-            "grpo", None, None, f"unknown, for the recipe does not say how many problems {problems.name} has"
+            "grpo", None, None, f"unknown, because the recipe does not say how many word problems {problems.name} has"
         ), []
     else:
         steps = round(rl_steps(count, per_step) * epochs)
-        steps_from = f"{count:,} problems // {per_step:,} a step x {epochs:g} epoch(s)"
+        steps_from = f"{count:,} problems // {per_step:,} per step x {epochs:g} epoch(s)"
         assumed += [f"grpo: {problems.name} has {count:,} problems"] if problems.rows is None else []
-    a_step = per_step * completions * length
+    step_tokens = per_step * completions * length
     made_of = f"at most {steps:,} steps x {per_step:,} problems x {completions:,} completions x {length:,} tokens"
-    return Stage("grpo", steps, steps * a_step, steps_from, made_of), assumed
+    return Stage("grpo", steps, steps * step_tokens, steps_from, made_of), assumed

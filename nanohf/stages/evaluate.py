@@ -7,7 +7,6 @@
 import time
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer
@@ -16,24 +15,31 @@ from nanohf import console
 from nanohf.data.packing import PackedLoader
 from nanohf.data.sources import text_stream
 from nanohf.data.word_problems import problems, prompt_ids
-from nanohf.errors import PushError, RecipeError
+from nanohf.errors import RecipeError
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.evals.lm_eval_model import find_tasks, run_tasks
 from nanohf.evals.pass_at_k import score, shown
 from nanohf.generation.engine import Engine
 from nanohf.hardware.device import device_type
-from nanohf.hub.publish import update_card
 from nanohf.model import NanoHFForCausalLM
-from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.render import readable
 from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
 
 
 def main(argv: list[str]) -> None:
-    (config,) = recipe.load("evaluate", argv)
+    recipe = load_recipe("evaluate", argv)
     if not console.is_first():
         return
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+        work(recipe)
+
+
+def work(recipe: Recipe) -> None:
+    config = recipe.settings
     started = time.perf_counter()
     folders = {stage: runs.resolve(config.run_dir, stage) for stage in config.stages}
     try:
@@ -41,10 +47,10 @@ def main(argv: list[str]) -> None:
     except ValueError as error:
         raise RecipeError(str(error)) from error
     count = min(config.problems, config.limit or config.problems)
-    test = problems(config.dataset, config.dataset_config, "test", count)
+    test, _ = problems(config.dataset, config.dataset_config, "test", count)
     stages = {}
     for stage, folder in folders.items():
-        model, tokenizer = load(folder)
+        model, tokenizer = load_model(folder)
         engine = Engine(model, tokenizer)
         stages[stage] = {
             "parameters": model.num_parameters(),
@@ -56,24 +62,17 @@ def main(argv: list[str]) -> None:
         }
         console.progress(f"{stage}: {stages[stage]['bpb']:.4f} bits per byte, {shown(stages[stage]['pass_at_k'])}")
 
-    results = {
+    figures = {
         "stages": stages,
-        "finished": {stage: runs.done(config.run_dir, stage)["finished"] for stage in config.stages},
+        "finished": {stage: runs.done(config.run_dir, stage).finished for stage in config.stages},
         "conversation": conversation(engine, test),
         "minutes": (time.perf_counter() - started) / 60,
-        "recipe": recipe.written(argv),
+        "device": model.device.type,
     }
-    runs.write_json(Path(config.run_dir) / "results.json", results)
-    cost = {"minutes": results["minutes"], "parameters": model.num_parameters(), "device": str(model.device)}
-    runs.add_to_ledger(config.run_dir, runs.stamped("evaluate", cost))
-    for stage in config.stages:
-        try:
-            update_card(config.run_dir, stage)
-        except PushError as error:
-            console.warning(str(error))
+    runs.finish_evaluation(recipe, figures)
 
 
-def load(folder: str):
+def load_model(folder: str):
     model = NanoHFForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return model.to(device_type()).eval(), AutoTokenizer.from_pretrained(folder)
 
@@ -89,7 +88,7 @@ def solve(config, engine: Engine, test) -> dict:
     return score(
         engine.generate,
         engine.tokenizer.decode,
-        [prompt_ids(engine.tokenizer, row["prompt"]) for row in test],
+        [seen(engine, prompt_ids(engine.tokenizer, row["prompt"])) for row in test],
         list(test["answer"]),
         config.num_generations,
         config.batch_size,
@@ -98,6 +97,11 @@ def solve(config, engine: Engine, test) -> dict:
         temperature=config.temperature,
         top_k=config.top_k,
     )
+
+
+def seen(engine: Engine, prompt: list[int]) -> list[int]:
+    """A prompt, or where it is longer than the model's context its end: a base model may have seen short rows only."""
+    return prompt[1 - engine.model.config.max_position_embeddings :]
 
 
 def conversation(engine: Engine, test) -> str:
@@ -112,4 +116,4 @@ def conversation(engine: Engine, test) -> str:
 
 
 if __name__ == "__main__":
-    recipe.run_stage(main)
+    console.run_as_program(main)

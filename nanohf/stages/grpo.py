@@ -6,63 +6,100 @@
 docs/grpo.md has nanochat's names for the options, LoRA, AdamW, vLLM and what the numbers mean.
 """
 
-import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 import nanohf.model  # noqa: F401 for the Auto classes
 from nanohf import console
 from nanohf.data.word_problems import problems, prompt_ids
 from nanohf.evals.pass_at_k import score, shown
 from nanohf.generation.engine import Engine
-from nanohf.hub.publish import publish
-from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.train.grpo.diagnosis import Diagnosis
-from nanohf.train.grpo.trainer import PassAtK, ProblemTrainer, correct_answer, refuse_nanohf, rollout_func
+from nanohf.train.grpo.pass_at_k_callback import PassAtK
+from nanohf.train.grpo.reward import reward_func
+from nanohf.train.grpo.rollout import refuse_nanohf, rollout_func
+from nanohf.train.grpo.trainer import WordProblemTrainer
 from nanohf.train.lora import merged, with_lora
-from nanohf.train.post_training import Progress, make_optimizer, record_of, save, train, without_push
-
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; our tests hold it
+from nanohf.train.post_training import Progress, figures_of, make_optimizer, resumed, save, train
+from nanohf.train.trl_arguments import training_arguments
 
 
 def main(argv: list[str]) -> None:
-    stage, args = recipe.load("grpo", argv)
-    publishing, args = args, without_push(args)
-    args.output_dir = str(runs.claim(stage.run_dir, "grpo", recipe.written(argv)))
+    recipe = load_recipe("grpo", argv)
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+        work(recipe)
 
-    source = runs.resolve(stage.run_dir, stage.model_name_or_path)
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-    if args.use_vllm:
-        refuse_nanohf(model)
-    model = with_lora(stage, model)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+
+def work(recipe: Recipe) -> None:
+    stage = recipe.settings
+    args = training_arguments(recipe, output_dir=str(runs.checkpoints(recipe.run_dir, recipe.stage)))
+    runs.claim(recipe)
+    set_seed(args.seed)  # adapters are drawn before the trainer is there to do it
+    newest, state = resumed(stage, args, [stage.dataset])
+
+    model, tokenizer = load_model(stage, args)
     engine = Engine(model, tokenizer)
+    longest = model.config.max_position_embeddings - args.max_completion_length
+    train_problems, left_out = problems(
+        stage.dataset, stage.dataset_config, "train", stage.dataset_rows, tokenizer, longest
+    )
+    test_problems, _ = problems(stage.dataset, stage.dataset_config, "test", stage.eval_problems, tokenizer, longest)
+    console.progress(f"word problems: {len(train_problems):,} to train on, {len(test_problems):,} held out")
+    if left_out:
+        console.warning(f"{len(left_out):,} word problems are left out: {left_out.summary()}")
 
-    train_problems = problems(stage.dataset, stage.dataset_config, "train", stage.dataset_rows)
-    test_problems = problems(stage.dataset, stage.dataset_config, "test", stage.eval_problems)
-    console.progress(f"problems: {len(train_problems):,} to train on, {len(test_problems):,} held out")
-
-    trainer = ProblemTrainer(
+    trainer = WordProblemTrainer(
         model=model,
         args=args,
         train_dataset=train_problems,
         processing_class=tokenizer,
-        reward_funcs=correct_answer(tokenizer),
+        reward_funcs=reward_func(tokenizer),
         rollout_func=None if args.use_vllm else rollout_func(engine, args),
         optimizers=make_optimizer(stage, model),
         skip_settled=stage.skip_settled,
+        stage_state=state,
     )
     progress = Progress.attach(trainer)
     trainer.add_callback(Diagnosis())
+    measure = held_out_score(stage, args, engine, test_problems, trainer)
+    main_process = trainer.is_world_process_zero()
+    pass_at_k = PassAtK(measure, stage.eval_every, shown, progress, Path(args.output_dir), main_process)
+    trainer.add_callback(pass_at_k)
+
+    pass_at_k.now(0)
+    result = train(trainer, newest)
+    pass_at_k.now(trainer.state.global_step)
+
+    if main_process:
+        trainer.model = merged(trainer.model)
+        figures = figures_of(trainer) | result | learned(trainer, pass_at_k)
+        runs.finish(recipe, figures, partial(write_result, trainer, pass_at_k))
+
+
+def load_model(stage, args) -> tuple:
+    """The model to train, with its adapters if the recipe has LoRA, and its tokenizer."""
+    source = runs.resolve(stage.run_dir, stage.model_name_or_path)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    if args.use_vllm:
+        refuse_nanohf(model)
+    return with_lora(stage, model), AutoTokenizer.from_pretrained(source)
+
+
+def held_out_score(stage, args, engine: Engine, test_problems, trainer: WordProblemTrainer) -> Callable[[], dict]:
+    """Measures pass@k of the model as it is then, on all processes together, in the precision of training."""
     measure = partial(
         score,
         engine.generate,
-        tokenizer.decode,
-        [prompt_ids(tokenizer, row["prompt"]) for row in test_problems],
+        engine.tokenizer.decode,
+        [prompt_ids(engine.tokenizer, row["prompt"]) for row in test_problems],
         test_problems["answer"],
         stage.eval_generations,
         max(1, args.per_device_eval_batch_size // stage.eval_generations),
@@ -73,31 +110,28 @@ def main(argv: list[str]) -> None:
         top_k=args.top_k,
     )
     measure = torch.autocast(trainer.accelerator.device.type, torch.bfloat16, enabled=args.bf16)(measure)
-    measure = trainer.clock.phase("evaluation")(measure)
-    main_process = trainer.is_world_process_zero()
-    passes = PassAtK(measure, stage.eval_every, shown, progress, Path(args.output_dir), main_process)
-    trainer.add_callback(passes)
+    return trainer.clock.phase("evaluation")(measure)
 
-    before = passes.now(0)
-    result = train(trainer)
-    after = passes.now(trainer.state.global_step)
 
-    if main_process:
-        trainer.model = merged(trainer.model)
-        record = record_of(trainer) | result
-        record |= {"metric": "pass@1", "before": before["pass@1"][0], "after": after["pass@1"][0]}
-        record |= {"steps": trainer.state.global_step, "pass_at_k": passes.figures()}
-        record |= {"rewards": [[r["step"], r["reward"]] for r in trainer.state.log_history if "reward" in r]}
-        record |= {"timed_steps": trainer.clock.steps, "seconds": trainer.clock.seconds}
-        record |= {"recipe": recipe.written(argv)}
+def learned(trainer: WordProblemTrainer, pass_at_k: PassAtK) -> dict:
+    """For the record: pass@1 before and after, the curves of pass@k and reward, and where the time went."""
+    curve = pass_at_k.figures()
+    return {
+        "metric": "pass@1",
+        "before": curve[0]["pass@1"][0],
+        "after": curve[-1]["pass@1"][0],
+        "steps": trainer.state.global_step,
+        "pass_at_k": curve,
+        "rewards": [[log["step"], log["reward"]] for log in trainer.state.log_history if "reward" in log],
+        "timed_steps": trainer.clock.steps,
+        "seconds_by_phase": dict(trainer.clock.seconds),
+    }
 
-        def write(folder: Path) -> None:
-            save(trainer, folder)
-            passes.write_samples(folder)
 
-        folder = runs.finish(stage.run_dir, "grpo", record, write)
-        publish(publishing, "grpo", folder)
+def write_result(trainer: WordProblemTrainer, pass_at_k: PassAtK, folder: Path) -> None:
+    save(trainer, folder)
+    pass_at_k.write_samples(folder)
 
 
 if __name__ == "__main__":
-    recipe.run_stage(main)
+    console.run_as_program(main)

@@ -6,6 +6,7 @@
 
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -14,6 +15,7 @@ from transformers import AutoTokenizer
 
 from nanohf import console
 from nanohf.data.packing import PackedLoader
+from nanohf.data.source_state import source_state
 from nanohf.data.sources import skipped_files, text_stream
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.generation.engine import complete
@@ -26,38 +28,47 @@ from nanohf.hardware.device import (
     peak_memory,
     use_onednn,
 )
-from nanohf.hub.publish import publish
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.named_state import named_state
-from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.runs import run_folder as runs
+from nanohf.runs.checkpoint_files import last_good
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.scaling.flops import flops_per_token
 from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
+from nanohf.train.finite_weights import refuse_nonfinite
 from nanohf.train.optimizer_handover import save_moments
-from nanohf.train.pretrain_loop import build_model, derive_horizon, pretrain
+from nanohf.train.pretrain_checkpoints import progress_of
+from nanohf.train.pretrain_horizon import Horizon, derive_horizon, kept_horizon
+from nanohf.train.pretrain_loop import build_model, pretrain
+from nanohf.train.resuming import chosen_checkpoint, warn_of_changed_data
 
 
 def main(argv: list[str]) -> None:
-    (config,) = recipe.load("pretrain", argv)
-    checkpoints = runs.claim(config.run_dir, "pretrain", recipe.written(argv))
-    accelerator = Accelerator(
-        mixed_precision=choose_precision(config.mixed_precision, device_type()),
-        log_with=None if config.report_to == "none" else config.report_to,
-    )
-    use_onednn()
-    check_fsdp2(accelerator, config)
-    accelerator.init_trackers("nanohf", config=vars(config))
-    set_seed(config.seed)
+    recipe = load_recipe("pretrain", argv)
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+        work(recipe)
+
+
+def work(recipe: Recipe) -> None:
+    config = recipe.settings
+    checkpoints = runs.claim(recipe)
+    accelerator = open_accelerator(recipe)
 
     tokenizer = AutoTokenizer.from_pretrained(runs.resolve(config.run_dir, config.tokenizer))
+    tokenizer.model_max_length = config.max_length
     model = build_model(config, tokenizer)
     parameters = model.num_parameters()
     console.progress(f"model: depth {config.depth}, {parameters:,} parameters, vocabulary {len(tokenizer):,}")
-    horizon = derive_horizon(config, len(tokenizer), accelerator.num_processes)
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    sources = source_state([config.dataset])
+    horizon = chosen_horizon(config, len(tokenizer), processes, checkpoints, sources)
 
-    load = partial(open_loader, config, tokenizer, accelerator)
-    batches = max(1, config.eval_tokens // (config.per_device_train_batch_size * config.max_length))
-    validation = list(islice(load("validation"), max(1, batches // accelerator.num_processes)))
+    # The same rows with any number of processes, shared out between them.
+    batches = max(processes, config.eval_tokens // (config.per_device_train_batch_size * config.max_length))
+    held_out = open_loader(config, tokenizer, "validation", config.per_device_train_batch_size)
+    validation = list(islice(held_out, batches))[rank::processes]
     optimizer = build_optimizer(
         model,
         lr_scale=horizon.lr_scale,
@@ -68,50 +79,77 @@ def main(argv: list[str]) -> None:
         normuon=config.normuon,
         sharded=True,
     )
-    loader = load("train")
-    console.progress(loader.described(horizon.tokens))
     result = pretrain(
         accelerator,
         compiled(model, accelerator.device) if config.torch_compile else model,
         optimizer,
-        loader,
+        open_loader(config, tokenizer, "train", horizon.rows, rank, processes),
         horizon,
         config,
         checkpoints,
         measure=partial(measure, accelerator, tokenizer, validation, model),  # not compiled: its lengths vary
         peak_rate=peak_rate(accelerator, model, config.max_length),
+        sources=sources,
     )
 
     weights = accelerator.get_state_dict(model)  # of all processes, under FSDP
     moments = named_state(optimizer, model) if config.keep_optimizer else None  # likewise
     accelerator.end_training()
     if result and accelerator.is_main_process:
-        record = result | {
-            "depth": config.depth,
-            "vocab_size": len(tokenizer),
-            "parameters": parameters,
-            "device": accelerator.device.type,
-            "peak_memory": peak_memory(accelerator.device.type),
-            "mixed_precision": accelerator.mixed_precision,
-            "metric": "bits per byte",
-            "before": result["before"]["bpb"],
-            "after": result["after"]["bpb"],
-            "skipped_files": sorted(skipped_files),
-            "recipe": recipe.written(argv),
-        }
+        figures = result | figures_of(config, accelerator, len(tokenizer), parameters, result)
         whole = build_model(config, tokenizer)
-        folder = runs.finish(config.run_dir, "pretrain", record, partial(save, whole, weights, tokenizer, moments))
-        publish(config, "pretrain", folder)
+        runs.finish(recipe, figures, partial(save, whole, weights, tokenizer, moments))
 
 
-def open_loader(config, tokenizer, accelerator, split: str) -> PackedLoader:
+def open_accelerator(recipe: Recipe) -> Accelerator:
+    """Precision, trackers and seed as the recipe says."""
+    config = recipe.settings
+    accelerator = Accelerator(
+        mixed_precision=choose_precision(config.mixed_precision, device_type()),
+        log_with=None if config.report_to == "none" else config.report_to,
+        project_dir=str(recipe.run_dir / "logs"),
+    )
+    use_onednn()
+    check_fsdp2(accelerator, config)
+    accelerator.init_trackers("nanohf", config={key: str(value) for key, value in vars(config).items()})
+    set_seed(config.seed)
+    return accelerator
+
+
+def chosen_horizon(config, vocab_size: int, processes: int, checkpoints: Path, sources: dict) -> Horizon:
+    """The checkpoint's, where there is one to resume from; else what the recipe implies."""
+    if newest := chosen_checkpoint(checkpoints):
+        progress = progress_of(newest)
+        warn_of_changed_data(progress["sources"], sources)
+        return kept_horizon(progress["horizon"], processes)
+    return derive_horizon(config, vocab_size, processes)
+
+
+def figures_of(config, accelerator, vocab_size: int, parameters: int, result: dict) -> dict:
+    """For the record, beside what the loop has measured."""
+    return {
+        "depth": config.depth,
+        "vocab_size": vocab_size,
+        "parameters": parameters,
+        "device": accelerator.device.type,
+        "world_size": accelerator.num_processes,
+        "peak_memory_bytes": peak_memory(accelerator.device.type),
+        "mixed_precision": accelerator.mixed_precision,
+        "metric": "bits per byte",
+        "before": result["before"]["bpb"],
+        "after": result["after"]["bpb"],
+        "skipped_files": sorted(skipped_files),
+    }
+
+
+def open_loader(config, tokenizer, split: str, rows: int, rank: int = 0, processes: int = 1) -> PackedLoader:
     return PackedLoader(
         text_stream(config.dataset, split, config.dataset_config, config.text_column, seed=config.seed),
         partial(encode_documents, tokenizer),
-        config.per_device_train_batch_size,
+        rows,
         config.max_length,
-        accelerator.process_index,
-        accelerator.num_processes,
+        rank,
+        processes,
     )
 
 
@@ -122,7 +160,7 @@ def peak_rate(accelerator, model, length: int) -> float | None:
         return None
     matrices = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
     flops = flops_per_token(matrices, model.config.num_hidden_layers, model.config.hidden_size, length)
-    console.progress(f"peak of {name} in bf16: {peak / 1e12:,.0f} TFLOP/s; {flops:,} FLOPs a token")
+    console.progress(f"peak of {name} in bf16: {peak / 1e12:,.0f} TFLOP/s; {flops:,} FLOPs per token")
     return peak * accelerator.num_processes / flops
 
 
@@ -137,6 +175,7 @@ def measure(accelerator, tokenizer, validation: list[torch.Tensor], model, step:
 
 
 def save(model, weights: dict, tokenizer, moments: dict | None, folder) -> None:
+    refuse_nonfinite(weights.items(), "pretrain", last_good(runs.checkpoints(folder.parent, "pretrain")))
     model.load_state_dict(weights)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -145,4 +184,4 @@ def save(model, weights: dict, tokenizer, moments: dict | None, folder) -> None:
 
 
 if __name__ == "__main__":
-    recipe.run_stage(main)
+    console.run_as_program(main)

@@ -9,39 +9,51 @@ from pathlib import Path
 
 import torch
 from datasets import concatenate_datasets
-from transformers import AutoTokenizer, PreTrainedConfig
+from transformers import AutoTokenizer, PreTrainedConfig, set_seed
 from trl import SFTTrainer
 
 from nanohf import console
 from nanohf.data.mixture import mixture, source_rows
 from nanohf.errors import RecipeError
 from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
-from nanohf.hub.publish import publish
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.named_state import named_state
-from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.report.run_report import mixture_table
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.train_bpe import token_bytes
 from nanohf.train.lora import merged, with_lora
 from nanohf.train.optimizer_handover import carry_over, save_moments
-from nanohf.train.post_training import Progress, make_optimizer, record_of, save, train, without_push
+from nanohf.train.post_training import Progress, allow_positions, figures_of, make_optimizer, resumed, save, train
+from nanohf.train.trainer_guards import GuardedTrainer
+from nanohf.train.trl_arguments import training_arguments
 
 
 def main(argv: list[str]) -> None:
-    stage, args = recipe.load("sft", argv)
-    publishing, args = args, without_push(args)
-    args.output_dir = str(runs.claim(stage.run_dir, stage.stage, recipe.written(argv)))
+    recipe = load_recipe("sft", argv)
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+        work(recipe)
+
+
+def work(recipe: Recipe) -> None:
+    stage = recipe.settings
+    args = training_arguments(recipe, output_dir=str(runs.checkpoints(recipe.run_dir, recipe.stage)))
+    runs.claim(recipe)
+    set_seed(args.seed)  # adapters are drawn before the trainer is there to do it
+    newest, state = resumed(stage, args, [source.dataset for source in stage.mixture])
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
-    model = with_lora(stage, load(source))
+    model = with_lora(stage, starting_model(source))
     tokenizer = AutoTokenizer.from_pretrained(source)
+    allow_positions(model, tokenizer, args.max_length)
     optimizer, schedule = make_optimizer(stage, model)
     if stage.carry_optimizer:
         carry_over(optimizer, model, source)
 
-    rows, given = mixture(tokenizer, stage.mixture, args)
-    given = [asdict(g) for g in given]
+    rows, counts = mixture(tokenizer, stage.mixture, args)
+    given = [asdict(count) for count in counts]
     for line in mixture_table(given):
         console.progress(line)
     eval_rows = [source_rows(tokenizer, source, args)[0] for source in stage.eval_mixture]
@@ -49,40 +61,43 @@ def main(argv: list[str]) -> None:
     held_out = HeldOut(stage.eval_mixture, eval_rows, token_bytes(tokenizer), args.per_device_train_batch_size)
     assistant_only, args.assistant_only_loss = args.assistant_only_loss, False  # the rows bring their labels
 
-    trainer = SFTTrainer(
+    trainer = ChatTrainer(
         model=model,
         args=args,
         train_dataset=rows,
         eval_dataset=concatenate_datasets(eval_rows) if args.eval_strategy != "no" else None,
         processing_class=tokenizer,
         optimizers=(optimizer, schedule),
+        stage_state=state,
     )
     Progress.attach(trainer)
     before = measure(held_out, trainer)
-    result = train(trainer)
+    result = train(trainer, newest)
     trainer.model = merged(trainer.model)
     after = measure(held_out, trainer)
     for figure in (changes := compared(before, after)):
         console.progress(f"{figure['source']}, {figure['metric']}: {figure['before']:.4f} -> {figure['after']:.4f}")
 
     if trainer.is_world_process_zero():
-        record = record_of(trainer) | result
-        record |= {"metric": "loss on held-out conversations"}
-        record |= {"before": loss_of_conversations(before), "after": loss_of_conversations(after)}
-        record |= {"held_out": changes, "mixture": given, "assistant_only_loss": assistant_only}
-        record |= {"losses": [[log["step"], log["loss"]] for log in trainer.state.log_history if "loss" in log]}
-        record |= {"recipe": recipe.written(argv)}
+        figures = figures_of(trainer) | result
+        figures |= {"metric": "loss on held-out conversations"}
+        figures |= {"before": loss_of_conversations(before), "after": loss_of_conversations(after)}
+        figures |= {"held_out": changes, "mixture": given, "assistant_only_loss": assistant_only}
+        figures |= {"losses": [[log["step"], log["loss"]] for log in trainer.state.log_history if "loss" in log]}
 
         def write(folder: Path) -> None:
             save(trainer, folder)
             if stage.keep_optimizer:
                 save_moments(named_state(optimizer, model), folder)
 
-        folder = runs.finish(stage.run_dir, stage.stage, record, write)
-        publish(publishing, stage.stage, folder)
+        runs.finish(recipe, figures, write)
 
 
-def load(source: str) -> NanoHFForCausalLM:
+class ChatTrainer(GuardedTrainer, SFTTrainer):
+    """TRL's trainer, guarded."""
+
+
+def starting_model(source: str) -> NanoHFForCausalLM:
     """The model that the stage starts from. Of another architecture, weights would be left out and others made up."""
     kind = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
     if kind != NanoHFConfig.model_type:
@@ -99,4 +114,4 @@ def measure(held_out: HeldOut, trainer: SFTTrainer) -> list[dict]:
 
 
 if __name__ == "__main__":
-    recipe.run_stage(main)
+    console.run_as_program(main)

@@ -11,16 +11,23 @@ from nanohf import console
 from nanohf.data.sources import text_stream
 from nanohf.errors import RecipeError
 from nanohf.hardware.device import peak_memory
-from nanohf.hub.publish import publish
-from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.runs import run_folder as runs
+from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.train_bpe import capped, measure, train_tokenizer
 
 
 def main(argv: list[str]) -> None:
-    (config,) = recipe.load("tokenizer", argv)
+    recipe = load_recipe("tokenizer", argv)
     if not console.is_first():
         return
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+        work(recipe)
+
+
+def work(recipe: Recipe) -> None:
+    config = recipe.settings
     started = time.perf_counter()
 
     stream = text_stream(config.dataset, "train", config.dataset_config, config.text_column)
@@ -36,21 +43,19 @@ def main(argv: list[str]) -> None:
 
     validation = text_stream(config.dataset, "validation", config.dataset_config, config.text_column)
     figures = measure(tokenizer, list(islice((row["text"] for row in validation if row["text"]), 200)))
-    console.progress(f"on validation text: {figures['chars_per_token']:.2f} characters a token")
+    console.progress(f"on validation text: {figures['characters_per_token']:.2f} characters per token")
 
-    record = {
+    measured = {
         "minutes": (time.perf_counter() - started) / 60,
         "characters": counted.chars,
-        "peak_memory": peak_memory("cpu"),
+        "peak_memory_bytes": peak_memory("cpu"),
         "vocab_size": config.vocab_size,
-        "metric": "characters a token",
+        "metric": "characters per token",
         "before": 1.0,
-        "after": figures["chars_per_token"],
-        "recipe": recipe.written(argv),
+        "after": figures["characters_per_token"],
         **figures,
     }
-    folder = runs.finish(config.run_dir, "tokenizer", record, tokenizer.save_pretrained)
-    publish(config, "tokenizer", folder)
+    runs.finish(recipe, measured, tokenizer.save_pretrained)
 
 
 class Counted:
@@ -67,4 +72,4 @@ class Counted:
 
 
 if __name__ == "__main__":
-    recipe.run_stage(main)
+    console.run_as_program(main)

@@ -111,11 +111,11 @@ def encode_documents(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> li
 
 
 def measure(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> dict[str, float]:
-    """Characters and bytes a token on the texts, and whether every text comes back unchanged."""
+    """Characters and bytes per token on the texts, and whether every text comes back unchanged."""
     ids = encode_documents(tokenizer, texts)
     tokens = sum(len(i) - 1 for i in ids)
     return {
-        "chars_per_token": sum(map(len, texts)) / tokens,
+        "characters_per_token": sum(map(len, texts)) / tokens,
         "bytes_per_token": sum(len(t.encode()) for t in texts) / tokens,
         "round_trip": float(all(tokenizer.decode(i[1:]) == t for i, t in zip(ids, texts, strict=True))),
     }

@@ -39,7 +39,7 @@ class Clock(TrainerCallback):
             self.stop()
 
     def lap(self, step: int) -> dict[str, float]:
-        """Seconds a step of each phase since the last call, as `seconds/PHASE`."""
+        """Seconds per step of each phase since the last call, as `seconds/PHASE`."""
         self._count()
         (last, before), self._lap = self._lap, (step, self.seconds.copy())
         return {f"seconds/{name}": (s - before[name]) / max(1, step - last) for name, s in self.seconds.items()}
@@ -52,7 +52,7 @@ class Clock(TrainerCallback):
         self._since = now
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """What came before is no step's."""
+        """What came before, such as loading, belongs to no step."""
         self._count()
         del self.seconds["other"]
         self._lap = (state.global_step, self.seconds.copy())

@@ -1,43 +1,29 @@
-"""The pretraining loop: horizon, steps, checkpoints. What is measured on the way is handed in by the stage."""
+"""The pretraining loop. Its numbers come from the horizon, what is measured on the way from the stage."""
 
-import json
 import math
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch.distributed.tensor import DTensor
 
 from nanohf import console
-from nanohf.data.packing import PackedLoader, dealt
+from nanohf.data.packing import PackedLoader
 from nanohf.errors import RecipeError
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.schedule import lr_factor, muon_momentum
-from nanohf.runs.run_folder import write_json
-from nanohf.scaling import parameters as counts
-from nanohf.scaling.horizon import pretraining
+from nanohf.runs.checkpoint_files import last_good
+from nanohf.train.pretrain_checkpoints import load_checkpoint, save_checkpoint
+from nanohf.train.pretrain_horizon import Horizon
 from nanohf.train.progress import Speedometer
-
-
-@dataclass
-class Horizon:
-    """How long to train and how fast to learn, each number derived once. See `derive_horizon`."""
-
-    steps: int
-    accumulation: int  # forward passes of a step on each process
-    batch_tokens: int
-    lr_scale: float = 1.0
-
-    @property
-    def tokens(self) -> int:
-        return self.steps * self.batch_tokens
+from nanohf.train.resuming import chosen_checkpoint
 
 
 def build_model(config, tokenizer) -> NanoHFForCausalLM:
@@ -48,41 +34,13 @@ def build_model(config, tokenizer) -> NanoHFForCausalLM:
             config.depth,
             vocab_size=len(tokenizer),
             preset=config.preset,
-            max_position_embeddings=max(2048, config.max_length),
+            max_position_embeddings=config.max_length,  # the longest row it is going to see
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
             **chosen,
         )
     )
-
-
-def derive_horizon(config, vocab_size: int, num_processes: int) -> Horizon:
-    """Steps, batch, accumulation and the learning rates' factor from the recipe, printed with their inputs.
-
-    Raises:
-        RecipeError: batch_tokens is no multiple of what the processes read in one pass.
-    """
-    size = counts.parameters(config.depth, vocab_size, config.preset, config.num_attention_heads)
-    keys = ("tokens_per_parameter", "tokens_per_scaling_parameter", "batch_tokens", "max_steps", "lr_scale")
-    rows = config.per_device_train_batch_size
-    one_pass = rows * config.max_length * num_processes
-    plan = pretraining(size, one_pass=one_pass, **{key: getattr(config, key) for key in keys})
-    accumulation = plan.batch_tokens // one_pass
-    if plan.batch_tokens % one_pass:
-        fits = max(1, round(plan.batch_tokens / one_pass)) * one_pass
-        raise RecipeError(
-            f"batch_tokens={plan.batch_tokens:,} is not a multiple of {rows} rows x {config.max_length} tokens x "
-            f"{num_processes} process(es) = {one_pass:,}. Try {fits:,}."
-        )
-    console.progress(f"horizon: {plan.tokens:,} tokens = {plan.tokens_from}")
-    console.progress(f"a step: {plan.batch_tokens:,} tokens = {plan.batch_from}")
-    console.progress(
-        f"  = {rows} rows x {config.max_length} tokens x {num_processes} process(es) x {accumulation} pass(es)"
-    )
-    console.progress(f"steps: {plan.steps:,} = {plan.tokens:,} tokens // {plan.batch_tokens:,} a step")
-    console.progress(f"learning rates: x {plan.lr_scale:.3g} = {plan.lr_from}")
-    return Horizon(plan.steps, accumulation, plan.batch_tokens, plan.lr_scale)
 
 
 def pretrain(
@@ -95,111 +53,195 @@ def pretrain(
     checkpoints: Path,
     measure: Callable[[int], dict],
     peak_rate: float | None = None,
+    sources: dict | None = None,
 ) -> dict | None:
-    """Trains to the horizon, from the newest checkpoint if there is one.
+    """Trains to the horizon, from the newest whole checkpoint if there is one.
 
     measure(step) gives {"bpb": ..., ...}; it is called before the first step, every eval_steps and at the end.
-    peak_rate: tokens/s at the hardware's peak, for MFU. Returns minutes, tokens, tokens_per_second, the first and last
-    measure and what became of the text; None where SIGTERM ended it, after a checkpoint.
+    peak_rate: tokens/s at the hardware's peak, for MFU. sources: what the data is like, for the checkpoints (see
+    nanohf.data.source_state). Returns minutes, tokens, tokens_per_second, the first and last measure and what became of
+    the text; None where SIGTERM ended it, after a checkpoint.
 
     Raises:
-        RecipeError: no finite loss and gradient for max_nonfinite_steps steps in a row; a text source that died.
+        RecipeError: no finite loss and gradient for max_nonfinite_steps steps in a row; a weight that is not finite
+            where a checkpoint is due; only damaged checkpoints; a text source that died.
     """
     model, optimizer = accelerator.prepare(model, optimizer)
     base_lrs = [group["lr"] for group in optimizer.param_groups]  # a checkpoint's are those of its step
-    state = {"step": 0, "seconds": 0.0, "nonfinite": 0, "before": None}
-    if newest := newest_checkpoint(checkpoints):
-        state = load_checkpoint(accelerator, loader, newest)
-        console.progress(f"resumed from step {state['step']:,}")
+    position = Position(sources=sources or {})
+    if newest := chosen_checkpoint(checkpoints):
+        written = load_checkpoint(accelerator, loader, newest)
+        position = Position(**{name: written[name] for name in vars(position)})
+        console.progress(f"resumed from step {position.step:,}")
     else:
-        state["before"] = measure(0)
+        position.before = measure(0)
+    loop = Pretraining(accelerator, model, optimizer, loader, horizon, config, checkpoints, measure, base_lrs, position)
+    loop.speed = Speedometer(horizon.steps, position.step, config.logging_steps, peak_rate)
+    return loop.run()
 
-    def save() -> None:
-        state["seconds"] = time.perf_counter() - started
-        with speed.paused():
-            save_checkpoint(accelerator, loader, state, checkpoints, config.save_total_limit)
 
-    speed = Speedometer(horizon.steps, state["step"], config.logging_steps, peak_rate)
-    started = time.perf_counter() - state["seconds"]
-    saved, bad = time.monotonic(), 0
-    model.train()
-    with sigterm() as asked:
+@dataclass
+class Position:
+    """How far training is: what a checkpoint says in numbers."""
+
+    step: int = 0
+    tokens: int = 0  # read, over all processes
+    seconds: float = 0.0
+    nonfinite: int = 0  # steps that were not applied
+    failed_in_a_row: int = 0  # of these, the last ones
+    before: dict | None = None  # the measure before the first step
+    sources: dict | None = None  # what the data was like when it began
+
+
+class Step(NamedTuple):
+    """What one update was like, the same on all processes."""
+
+    loss: float  # mean over its rows
+    norm: float  # of the gradient, before clipping
+    stop: bool = False  # a process was told to stop
+    save: bool = False  # a process has the time for a checkpoint
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.norm)
+
+
+@dataclass
+class Pretraining:
+    """The loop over steps. Model and optimizer are accelerate's; base_lrs: the recipe's, one a parameter group."""
+
+    accelerator: Accelerator
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    loader: PackedLoader
+    horizon: Horizon
+    config: object
+    checkpoints: Path
+    measure: Callable[[int], dict]
+    base_lrs: list[float]
+    position: Position
+    speed: Speedometer | None = None
+
+    def run(self) -> dict | None:
+        if epoch := self.loader.epoch_tokens():
+            console.progress(
+                f"text: about {epoch:,} tokens per epoch: the horizon is {self.horizon.tokens / epoch:.2f} epochs"
+            )
+        self.started = time.perf_counter() - self.position.seconds
+        self.saved = time.monotonic()
+        self.model.train()
+        with sigterm() as asked:
+            while self.position.step < self.horizon.steps:
+                step = self.one_step(asked)
+                self.log(step)
+                self.count_failures(step)
+                if self.position.step == self.horizon.steps:
+                    break
+                self.look_and_save(step)
+                if step.stop:
+                    done = f"stopped after step {self.position.step:,} with a checkpoint"
+                    console.progress(f"SIGTERM: {done}; the same command resumes")
+                    return None
+        return self.result()
+
+    def one_step(self, asked: threading.Event) -> Step:
+        self.factor = self.follow_schedule(self.position.step)
+        minutes = self.config.save_minutes
 
         def wishes() -> tuple[bool, bool]:
-            """To stop, and to save."""
-            return asked.is_set(), config.save_minutes > 0 and time.monotonic() - saved > 60 * config.save_minutes
+            return asked.is_set(), minutes > 0 and time.monotonic() - self.saved > 60 * minutes
 
-        while (step := state["step"]) < horizon.steps:
-            factor = lr_factor(step, horizon.steps, config.warmup_steps, config.warmdown_ratio)
-            for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
-                group["lr"] = base * factor
-                if group["kind"] == "muon":
-                    group["momentum"] = muon_momentum(step)
+        try:
+            step = train_step(
+                self.accelerator, self.model, self.optimizer, self.loader, self.horizon.accumulation,
+                self.config.max_grad_norm, wishes,
+            )  # fmt: skip
+        except ConnectionError as error:
+            raise RecipeError(f"{error}: the same command resumes from {last_good(self.checkpoints)}") from error
+        self.position.step += 1
+        self.position.tokens += self.horizon.batch_tokens
+        return step
 
-            try:
-                loss, norm, stopped, minutes_up = train_step(
-                    accelerator, model, optimizer, loader, horizon.accumulation, config.max_grad_norm, wishes
-                )
-            except ConnectionError as error:
-                raise RecipeError(f"{error}: the same command goes on from {last_good(checkpoints)}") from error
-            state["step"] = step = step + 1
-            speed_now = speed.step(step, horizon.batch_tokens, loss=loss, lr_factor=factor, **loader.past_one_epoch())
-            accelerator.log({"loss": loss, "grad_norm": norm, "lr_factor": factor} | speed_now, step=step)
+    def follow_schedule(self, step: int) -> float:
+        """Sets learning rates and momentum; returns the rates' factor."""
+        factor = lr_factor(step, self.horizon.steps, self.config.warmup_steps, self.config.warmdown_ratio)
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = base * factor
+            if group["kind"] == "muon":
+                group["momentum"] = muon_momentum(step)
+        return factor
 
-            bad = 0 if math.isfinite(loss) and math.isfinite(norm) else bad + 1
-            if bad:
-                state["nonfinite"] += 1
-                console.progress(f"step {step:,}: loss {loss}, gradient norm {norm}: not applied ({bad} in a row)")
-            if bad == config.max_nonfinite_steps:
-                raise RecipeError(
-                    f"max_nonfinite_steps={bad} steps in a row had no finite loss and gradient, at step {step:,} loss "
-                    f"{loss} and gradient norm {norm}. The last good checkpoint is {last_good(checkpoints)}; lower "
-                    "learning rates need a fresh start: --from pretrain"
-                )
-            if step == horizon.steps:
-                break
-            if step % config.eval_steps == 0:
-                with speed.paused():
-                    accelerator.log(measure(step), step=step)
-            if stopped or (not bad and (minutes_up or step % config.save_steps == 0)):
-                save()
-                saved = time.monotonic()
-            if stopped:
-                console.progress(f"SIGTERM: stopped after step {step:,} with a checkpoint; the same command goes on")
-                return None
+    def log(self, step: Step) -> None:
+        number = self.position.step
+        epochs = self.loader.epochs() or 0.0
+        past_one = {"epoch": epochs} if epochs > 1 else {}
+        speed = self.speed.step(number, self.horizon.batch_tokens, loss=step.loss, lr_factor=self.factor, **past_one)
+        values = {"loss": step.loss, "grad_norm": step.norm, "lr_factor": self.factor}
+        self.accelerator.log(values | speed, step=number)
 
-    after = measure(step)
-    accelerator.log(after, step=step)
-    seconds = time.perf_counter() - started
-    shares = loader.shares()
-    waited = loader.seconds / speed.seconds if speed.seconds else 0.0
-    epochs = f"{shares['epochs']:.2f} epochs" if shares["epochs"] else "no end in sight"
-    console.progress(
-        f"text: {epochs}; {shares['aligned']:.1%} of the rows begin with a document, {shares['continued']:.1%} of the "
-        f"tokens stand apart from their document's beginning, none dropped or padded; {loader.place['empty']:,} empty "
-        f"documents; {waited:.2%} of the time waiting for it"
-    )
-    return {
-        "minutes": seconds / 60,
-        "tokens": horizon.tokens,
-        "tokens_per_second": speed.mean,
-        "mfu": speed.mfu(speed.mean),
-        "before": state["before"],
-        "after": after,
-        "nonfinite_steps": state["nonfinite"],
-        "loader_share": waited,
-        "empty_documents": loader.place["empty"],
-        **shares,
-    }
+    def count_failures(self, step: Step) -> None:
+        position = self.position
+        if step.finite:
+            position.failed_in_a_row = 0
+            return
+        position.failed_in_a_row += 1
+        position.nonfinite += 1
+        seen = f"loss {step.loss}, gradient norm {step.norm}"
+        console.warning(f"step {position.step:,}: {seen}: not applied ({position.failed_in_a_row} in a row)")
+        if position.failed_in_a_row == self.config.max_nonfinite_steps:
+            raise RecipeError(
+                f"max_nonfinite_steps={position.failed_in_a_row} steps in a row had no finite loss and gradient, at "
+                f"step {position.step:,} loss {step.loss} and gradient norm {step.norm}. The last good checkpoint is "
+                f"{last_good(self.checkpoints)}; lower learning rates need a fresh start: --from pretrain"
+            )
+
+    def look_and_save(self, step: Step) -> None:
+        """Measures and saves, where it is time to."""
+        number = self.position.step
+        if number % self.config.eval_steps == 0:
+            with self.speed.paused():
+                self.accelerator.log(self.measure(number), step=number)
+        if step.stop or (step.finite and (step.save or number % self.config.save_steps == 0)):
+            self.position.seconds = time.perf_counter() - self.started
+            with self.speed.paused():
+                state = asdict(self.position) | {"horizon": asdict(self.horizon)}
+                save_checkpoint(self.accelerator, self.loader, state, self.checkpoints, self.config.save_total_limit)
+            self.saved = time.monotonic()
+
+    def result(self) -> dict:
+        after = self.measure(self.position.step)
+        self.accelerator.log(after, step=self.position.step)
+        seconds = time.perf_counter() - self.started
+        shares, empty = self.loader.shares(), self.loader.place["empty"]
+        waited = self.loader.seconds / self.speed.seconds if self.speed.seconds else 0.0
+        epochs = self.loader.epochs()
+        console.progress(
+            f"text: {f'{epochs:.2f} epochs, ' if epochs else ''}{shares['aligned']:.2%} of the rows begin with a "
+            f"document, {shares['continued']:.2%} of the tokens stand apart from its beginning, nothing is dropped or "
+            f"padded; {empty:,} empty documents; {waited:.2%} of the time waiting for it"
+        )
+        return {
+            "minutes": seconds / 60,
+            "tokens": self.position.tokens,
+            "tokens_per_second": self.speed.mean,
+            "mfu": self.speed.mfu(self.speed.mean),
+            "before": self.position.before,
+            "after": after,
+            "nonfinite_steps": self.position.nonfinite,
+            "loader_share": waited,
+            "empty_documents": empty,
+            "epochs": epochs,
+            **shares,
+        }
 
 
 def train_step(
     accelerator, model, optimizer, loader, accumulation: int, max_grad_norm: float, wishes: Callable = tuple
-) -> list[float]:
-    """One update over `accumulation` passes; gradients meet between processes in the last one only.
+) -> Step:
+    """One update over `accumulation` micro-batches; gradients meet between processes in the last one only.
 
-    Not applied where loss or gradient is not finite. Returns the mean loss, the gradient's norm, and for each wish
-    whether any process has it: the same on all, so that they decide alike.
+    Not applied where loss or gradient is not finite. wishes(): whether this process is told to stop, and whether it
+    has the time for a checkpoint.
     """
     total = torch.zeros((), device=accelerator.device)
     for i in range(accumulation):
@@ -212,10 +254,11 @@ def train_step(
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # under FSDP2
     mine = torch.stack([total, norm.to(total), *torch.tensor(wishes()).to(total)])
     loss, norm, *wished = accelerator.reduce(mine, "mean").tolist()
-    if math.isfinite(loss) and math.isfinite(norm):
+    step = Step(loss, norm, *map(bool, wished))
+    if step.finite:
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return [loss, norm, *wished]
+    return step
 
 
 @contextmanager
@@ -227,48 +270,3 @@ def sigterm():
         yield event
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def save_checkpoint(accelerator, loader, state: dict, checkpoints: Path, keep: int) -> None:
-    """Writes step-N beside the others and renames it when complete; drops all but the newest `keep`."""
-    final = checkpoints / f"step-{state['step']:08d}"
-    partial = checkpoints / f".{final.name}.partial"
-    if accelerator.is_main_process:
-        for half in checkpoints.glob(".step-*.partial"):  # of a run that was killed while it wrote
-            shutil.rmtree(half)
-        partial.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    write_json(partial / f"loader-{accelerator.process_index}.json", loader.state_dict())
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        write_json(partial / "progress.json", state | {"num_processes": accelerator.num_processes})
-        partial.rename(final)
-        for old in sorted(checkpoints.glob("step-*"))[:-keep]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-
-
-def load_checkpoint(accelerator, loader, checkpoint: Path) -> dict:
-    """Restores model, optimizer, random states and the loader of this process. Returns the progress.
-
-    With another number of processes than wrote it, what waited there is dealt out, and the rest of the text divided.
-    """
-    state = json.loads((checkpoint / "progress.json").read_text())
-    accelerator.load_state(str(checkpoint))
-    before, now = state.pop("num_processes"), accelerator.num_processes
-    if before == now:
-        loader.load_state_dict(json.loads((checkpoint / f"loader-{accelerator.process_index}.json").read_text()))
-    else:
-        console.progress(f"written by {before} process(es), now {now}: the text is divided among them from here on")
-        loaders = [json.loads((checkpoint / f"loader-{i}.json").read_text()) for i in range(before)]
-        loader.load_state_dict(dealt(loaders, accelerator.process_index, now))
-    return state
-
-
-def newest_checkpoint(checkpoints: Path) -> Path | None:
-    return max(checkpoints.glob("step-*"), default=None)
-
-
-def last_good(checkpoints: Path) -> Path | str:
-    return newest_checkpoint(checkpoints) or "the beginning: there is no checkpoint yet"

@@ -10,14 +10,13 @@ from datasets import Dataset
 from trl import SFTTrainer
 
 from nanohf.data.mixture import conversation_rows
-from nanohf.train.post_training import without_push
 
 LOUD = 20.0  # largest logit of a probe: large enough that a cap which is missing shows
 
 
 def chat_trainer(model, tokenizer, args, conversations: Dataset, folder: str) -> SFTTrainer:
     """The trainer of the sft stage on a few conversations, which writes nothing but into `folder`."""
-    args = copy.copy(without_push(args))
+    args = copy.copy(args)
     rows, _ = conversation_rows(tokenizer, conversations, args)
     args.assistant_only_loss = False  # the rows bring their labels
     args.output_dir, args.report_to, args.eval_strategy, args.save_strategy = folder, [], "no", "no"

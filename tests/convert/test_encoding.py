@@ -39,7 +39,7 @@ def test_ids_are_tiktokens(pickled, tiktoken):
         ({"mergeable_ranks": {"a": 0}}, "not what tiktoken writes"),
         ({"mergeable_ranks": {k: v for k, v in RANKS.items() if k != b"\x80"}}, "0x80"),
         ({"mergeable_ranks": RANKS | {b"aa": 7}}, "are not 0 to"),
-        ({"pat_str": "("}, "no regular expression"),
+        ({"pat_str": "("}, "not a regular expression"),
     ],
 )
 def test_refuses_another_encoding(pickled, changes, reason):

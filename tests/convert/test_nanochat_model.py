@@ -56,6 +56,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.slow
 def test_to_nanochat_loads_without_remote_code(folder, tmp_path):
     to_nanochat(folder, tmp_path / "there")
     assert not list((tmp_path / "there").glob("*.py"))

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from nanohf.data import identity
+from nanohf.data.chat_source import ChatSource
 from nanohf.data.conversations import (
     MESSAGES,
-    Source,
+    _converted,
     conversations,
     from_arc,
     from_instructions,
@@ -92,7 +93,7 @@ def test_arc(labels, key):
 
 def test_gsm8k(tmp_path):
     row = {"question": "How many?", "answer": "It is 2+3=<<2+3=5>>5.\n#### 5"}
-    table, _ = conversations(Source(write(tmp_path / "a", [row]), "gsm8k"))
+    table, _ = conversations(ChatSource(write(tmp_path / "a", [row]), "gsm8k"))
     reply = said("assistant", "It is 2+3=", ("python", "2+3"), ("python_output", "5"), "5.\n#### 5")
     assert table.to_list() == [{"messages": [said("user", "How many?"), reply]}]
 
@@ -100,10 +101,10 @@ def test_gsm8k(tmp_path):
 def test_columns_by_other_names(tmp_path):
     row = {"q": "Q?", "prompt": "no", "instruction": "no", "a": "A."}
     folder = write(tmp_path / "a", [row])
-    table, _ = conversations(Source(folder, "instructions", columns={"question": "q", "answer": "a"}))
+    table, _ = conversations(ChatSource(folder, "instructions", columns={"question": "q", "answer": "a"}))
     assert table.to_list() == [{"messages": [said("user", "Q?"), said("assistant", "A.")]}]
     with pytest.raises(ValueError, match="has no p; its columns are q, prompt, instruction, a"):
-        conversations(Source(folder, "instructions", columns={"question": "p"}))
+        conversations(ChatSource(folder, "instructions", columns={"question": "p"}))
 
 
 # ---------------------------------------------------------------- malformed rows
@@ -124,18 +125,19 @@ def odd(*said: tuple[str, str | None]) -> dict:
         (odd(("assistant", "a"), ("user", "b")), "roles are assistant, user, not"),
         (odd(("system", "a"), ("system", "b"), ("user", "a"), ("assistant", "c")), "roles are system, system"),
         (odd(("user", "a"), ("assistant", "c"), ("system", "x")), "roles are user, assistant, system"),
-        (odd(("user", "a"), ("tool", "c")), "roles are user, tool"),
+        (odd(("user", "a"), ("tool", "c")), "it has a message of role tool"),
         (odd(("user", "a"), ("assistant", " \n")), "message 2 (assistant) is empty"),
         (odd(("user", ""), ("assistant", "b")), "message 1 (user) is empty"),
         (odd(("user", "a"), ("assistant", None)), "message 2 (assistant) is empty"),
-        ({"messages": None}, "roles are "),
+        ({"messages": None}, "it has no list of messages"),
     ],
 )
 def test_a_malformed_row_is_left_out_and_reported(tmp_path, row, reason):
-    table, faults = conversations(Source(write(tmp_path / "a", [*GOOD[:3], row, *GOOD[3:], row]), "messages"))
+    table, faults = conversations(ChatSource(write(tmp_path / "a", [*GOOD[:3], row, *GOOD[3:], row]), "messages"))
     assert seen(table) == dict.fromkeys("abcdefgh", 1)
-    assert len(faults) == 2
-    assert faults[0].startswith(f"row 3: {reason}")
+    ((found, count),) = faults.counts.items()
+    assert found.startswith(reason)
+    assert (count, faults.first[found]) == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -150,9 +152,9 @@ def test_a_malformed_row_is_left_out_and_reported(tmp_path, row, reason):
 def test_malformed_parts(tmp_path, parts, reason):
     sound = {"messages": [said("user", "a"), said("assistant", "b")]}
     row = {"messages": [said("user", "a"), said("assistant", *parts)]}
-    table, faults = conversations(Source(write(tmp_path / "a", [sound, row]), "messages"))
+    table, faults = conversations(ChatSource(write(tmp_path / "a", [sound, row]), "messages"))
     assert len(table) == 1
-    assert faults == [f"row 1: {reason}"]
+    assert (faults.counts, faults.first) == ({reason: 1}, {reason: 1})
 
 
 def test_malformed_rows_of_other_converters(tmp_path):
@@ -160,20 +162,18 @@ def test_malformed_rows_of_other_converters(tmp_path):
     arc = {"question": "?", "choices": {"text": ["a"], "label": ["1"]}, "answerKey": "1"}
     plain = {"prompt": "a", "response": "b"}
     sources = [
-        Source(write(tmp_path / "mmlu", [mmlu, mmlu | {"answer": -1}]), "mmlu"),
-        Source(write(tmp_path / "arc", [arc, arc | {"answerKey": "2"}]), "arc"),
-        Source(write(tmp_path / "plain", [plain, plain | {"response": None}, plain]), "instructions"),
-        Source(write(tmp_path / "gsm8k", [{"question": "a", "answer": a} for a in ("b", " ")]), "gsm8k"),
+        ChatSource(write(tmp_path / "mmlu", [mmlu, mmlu | {"answer": -1}]), "mmlu"),
+        ChatSource(write(tmp_path / "arc", [arc, arc | {"answerKey": "2"}]), "arc"),
+        ChatSource(write(tmp_path / "plain", [plain, plain | {"response": None}, plain]), "instructions"),
+        ChatSource(write(tmp_path / "gsm8k", [{"question": "a", "answer": a} for a in ("b", " ")]), "gsm8k"),
     ]
     assert [len(conversations(source)[1]) for source in sources] == [1, 1, 1, 1]
 
 
 def test_a_source_that_is_mostly_malformed(tmp_path):
     bad = odd(("user", "a"), ("assistant", ""))
-    with pytest.raises(
-        ValueError, match=r"a train: 2 of 3 rows are malformed; row 0: message 2 \(assistant\) is empty"
-    ):
-        conversations(Source(write(tmp_path / "a", [bad, GOOD[0], bad]), "messages"))
+    with pytest.raises(ValueError, match=r"a train: 2 of 3 rows are malformed: 2 x message 2 \(assistant\) is empty"):
+        conversations(ChatSource(write(tmp_path / "a", [bad, GOOD[0], bad]), "messages"))
 
 
 # ---------------------------------------------------------------- identity
@@ -190,7 +190,7 @@ exchanges:
 
 def test_identity(tmp_path):
     (tmp_path / "who.yaml").write_text(WHO)
-    table, _ = conversations(Source(str(tmp_path / "who.yaml"), "identity"))
+    table, _ = conversations(ChatSource(str(tmp_path / "who.yaml"), "identity"))
     pairs = Counter((m[0]["content"][0]["text"], m[1]["content"][0]["text"]) for m in table["messages"])
     assert pairs == {
         ("Who are you?", "I am Pip."): 1,
@@ -226,15 +226,15 @@ def test_the_shipped_identity_is_sound():
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("exchanges: [a", "is no YAML"),
+        ("exchanges: [a", "is not valid YAML"),
         ("- a", "must have `exchanges`"),
         ("", "must have `exchanges`"),
         ("exchanges: []", "must have `exchanges`"),
         ("exchange: [{questions: a, answers: b}]", "must have `exchanges`"),
         ("exchanges: {questions: a, answers: b}", "`exchanges` is a list"),
         ("exchanges: [{question: a, answers: b}]", "entry 1 must have `questions` and `answers`"),
-        ("exchanges: [{questions: a, answers: b}, {questions: c, answers: []}]", "entry 2, answers: None is no text"),
-        ("exchanges: [{questions: a, answers: [No]}]", "entry 1, answers: False is no text"),
+        ("exchanges: [{questions: a, answers: b}, {questions: c, answers: []}]", "entry 2, answers: None is not text"),
+        ("exchanges: [{questions: a, answers: [No]}]", "entry 1, answers: False is not text"),
         (
             "facts: {age: 1}\nexchanges: [{questions: a, answers: 'I am {name}'}]",
             "names name; the file's facts are: age",
@@ -244,31 +244,31 @@ def test_the_shipped_identity_is_sound():
 def test_a_faulty_identity_file(tmp_path, content, says):
     (tmp_path / "who.yml").write_text(content)
     with pytest.raises(ValueError, match=r"who\.yml") as error:
-        Source(str(tmp_path / "who.yml"), "identity")
+        ChatSource(str(tmp_path / "who.yml"), "identity")
     assert says in str(error.value)
 
 
 def test_identity_and_its_file_go_together(tmp_path):
     with pytest.raises(ValueError, match=r"identity file .*nowhere.yaml cannot be read: No such file"):
-        Source(str(tmp_path / "nowhere.yaml"), "identity")
+        ChatSource(str(tmp_path / "nowhere.yaml"), "identity")
     with pytest.raises(ValueError, match="only converter=identity reads"):
-        Source(str(ROOT / "recipes/identity.yaml"), "messages")
+        ChatSource(str(ROOT / "recipes/identity.yaml"), "messages")
     with pytest.raises(ValueError, match="for training only"):
-        Source(str(ROOT / "recipes/identity.yaml"), "identity", split="test")
+        ChatSource(str(ROOT / "recipes/identity.yaml"), "identity", split="test")
 
 
 # ---------------------------------------------------------------- mistakes
 
 
 def test_unknown_converter():
-    with pytest.raises(ValueError, match="converter='smoltalk' must be one of messages, gsm8k, mmlu, arc"):
-        Source("builtin", "smoltalk")
+    with pytest.raises(ValueError, match="converter='smoltalk' must be one of messages, sharegpt, gsm8k, mmlu, arc"):
+        ChatSource("builtin", "smoltalk")
 
 
 @pytest.mark.parametrize("epochs", [0, -1.0])
 def test_no_epochs(epochs):
     with pytest.raises(ValueError, match="must be above 0"):
-        Source("builtin", "messages", epochs=epochs)
+        ChatSource("builtin", "messages", epochs=epochs)
 
 
 @pytest.mark.parametrize(
@@ -284,26 +284,26 @@ def test_no_epochs(epochs):
 )
 def test_documents_without_a_sound_amount(settings, says):
     with pytest.raises(ValueError, match=says):
-        Source("builtin", "document", **settings)
+        ChatSource("builtin", "document", **settings)
 
 
 def test_a_share_of_conversations():
     with pytest.raises(ValueError, match="share is for converter=document"):
-        Source("builtin", "messages", config="conversations", rows=5, share=0.1)
+        ChatSource("builtin", "messages", config="conversations", rows=5, share=0.1)
 
 
 @pytest.mark.parametrize("converter", ["gsm8k", "mmlu", "arc"])
 def test_a_converter_for_other_columns(tmp_path, converter):
     folder = write(tmp_path / "a", exchanges("a"))
     with pytest.raises(ValueError, match=r"question.*messages"):
-        conversations(Source(folder, converter))
+        conversations(ChatSource(folder, converter))
 
 
 def test_messages_without_messages():
     with pytest.raises(
-        ValueError, match="has no 'messages' for converter='messages'; its columns are question, answer"
+        ValueError, match="has no column messages for converter='messages'; its columns are question, answer"
     ):
-        conversations(Source("builtin", "messages", config="problems", rows=2))
+        conversations(ChatSource("builtin", "messages", config="problems", rows=2))
 
 
 @pytest.mark.parametrize(
@@ -312,17 +312,17 @@ def test_messages_without_messages():
         ({"ask": "a", "reply": "b"}, r"exactly one of the columns instruction, prompt, question; there are ask, reply"),
         ({"prompt": "a", "reply": "b"}, r"one of the columns output, .*, completion; there are prompt, reply"),
         ({"prompt": "a", "question": "b", "answer": "c"}, r"exactly one .*; there are prompt, question, answer"),
-        ({"prompt": ["a"], "answer": "c"}, r"1 of 1 rows are malformed; row 0: column 'prompt' is a list, not text"),
+        ({"prompt": ["a"], "answer": "c"}, r"1 of 1 rows are malformed: 1 x column 'prompt' is a list, not text"),
     ],
 )
 def test_instructions_with_other_columns(tmp_path, row, says):
     with pytest.raises(ValueError, match=says):
-        conversations(Source(write(tmp_path / "a", [row]), "instructions"))
+        conversations(ChatSource(write(tmp_path / "a", [row]), "instructions"))
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(ValueError, match="no such file or folder, and not a Hub id"):
-        conversations(Source(str(tmp_path / "nowhere"), "messages"))
+    with pytest.raises(ValueError, match="no such file or folder"):
+        conversations(ChatSource(str(tmp_path / "nowhere"), "messages"))
 
 
 # ---------------------------------------------------------------- real data
@@ -342,7 +342,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 )
 def test_real_data_through_its_converter(tokenizer, name, converter, config, split):
     folder = str(Path(REAL) / name)
-    table, faults = conversations(Source(folder, converter, config=config, split=split))
+    table, faults = conversations(ChatSource(folder, converter, config=config, split=split))
     assert not faults
     assert len(table) == len(examples(folder, split, config)) > 1000
     assert table.features == MESSAGES
@@ -354,3 +354,57 @@ def test_real_data_through_its_converter(tokenizer, name, converter, config, spl
         letters = Counter(messages[1]["content"][0]["text"] for messages in table["messages"])
         assert max(letters.values()) < 0.5 * len(table)
         assert set(letters) <= set("ABCDE")
+
+
+TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+TOOLS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": 4}]}, "a content is a int"),
+        ({"messages": [*TALK, None]}, "a message is missing"),
+        ({"messages": "not JSON"}, "not what converter=messages reads"),
+        ({"messages": TOOLS}, "it has tool calls"),
+        ({"messages": [{"speaker": "user", "content": "a"}]}, "a message has no 'role' but speaker, content"),
+        ({"messages": 7}, "it has no list of messages"),
+    ],
+)
+def test_what_no_conversation_has_is_a_fault_of_the_row(row, reason):
+    """Straight to the converter: Arrow would not even hold some of them in one column."""
+    converted = _converted(row, 0, "messages")
+    assert converted["messages"] == []
+    assert converted["fault"].startswith(reason)
+
+
+def test_messages_as_json_text_are_read():
+    assert (
+        _converted({"messages": json.dumps(TALK)}, 0, "messages")["messages"]
+        == from_messages({"messages": TALK})["messages"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "converter"),
+    [
+        ({"messages": TALK}, "messages"),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}, "sharegpt"),
+        ({"question": "a", "answer": "1 + 1 = 2\n#### 2"}, "gsm8k"),
+        ({"question": "a", "answer": "b"}, "instructions"),
+        ({"prompt": "a", "response": "b"}, "instructions"),
+        ({"instruction": "a", "input": "", "output": "b"}, "instructions"),
+        ({"question": "a", "choices": ["x", "y"], "answer": 1}, "mmlu"),
+        ({"question": "a", "choices": {"text": ["x"], "label": ["A"]}, "answerKey": "A"}, "arc"),
+    ],
+)
+def test_a_source_without_a_converter_gets_the_one_its_columns_suggest(tmp_path, row, converter):
+    folder = write(tmp_path / "a", [row, row])
+    named, found = (conversations(ChatSource(folder, name))[0] for name in (converter, None))
+    assert named["messages"] == found["messages"]
+    assert len(found) == 2
+
+
+def test_columns_of_no_known_kind(tmp_path):
+    with pytest.raises(ValueError, match=r"none is known for the columns left, right\. Set converter"):
+        conversations(ChatSource(write(tmp_path / "a", [{"left": "a", "right": "b"}])))

@@ -10,7 +10,8 @@ import random
 import pytest
 
 from nanohf.data import spelling
-from nanohf.data.conversations import Source, conversations
+from nanohf.data.chat_source import ChatSource
+from nanohf.data.conversations import conversations
 
 pytestmark = pytest.mark.usefixtures("offline")
 YES, NO = True, False
@@ -321,7 +322,7 @@ def test_every_token_is_trained_or_not_as_written_by_hand(tokenizer, tmp_path, n
     converter, row, *pieces = CASES[name]
     file = tmp_path / ("who.yaml" if converter == "identity" else "rows.jsonl")  # JSON is YAML too
     file.write_text(json.dumps(row), encoding="utf-8")
-    table, _ = conversations(Source(str(file if converter == "identity" else tmp_path), converter))
+    table, _ = conversations(ChatSource(str(file if converter == "identity" else tmp_path), converter))
     assert len(table) == 1
 
     got = tokenizer.apply_chat_template(

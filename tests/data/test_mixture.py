@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from nanohf.data import toy_world as world
-from nanohf.data.conversations import Source
+from nanohf.data.chat_source import ChatSource
 from nanohf.data.mixture import mixture
 
 pytestmark = pytest.mark.usefixtures("offline")
@@ -53,7 +53,7 @@ def texts(rows, tokenizer) -> list[str]:
     ],
 )
 def test_epochs(tokenizer, tmp_path, epochs, expected):
-    source = Source(write(tmp_path / "a", exchanges(*"abcd")), "messages", epochs=epochs)
+    source = ChatSource(write(tmp_path / "a", exchanges(*"abcd")), "messages", epochs=epochs)
     rows, [given] = mixture(tokenizer, [source], settings())
     assert Counter(asked(tokenizer, rows)) == expected
     assert given.rows == len(rows)
@@ -61,14 +61,15 @@ def test_epochs(tokenizer, tmp_path, epochs, expected):
 
 def test_rows_come_before_epochs(tokenizer, tmp_path):
     folder = write(tmp_path / "a", exchanges(*"abcd"))
-    sources = [Source(folder, "messages", rows=2, epochs=2), Source(folder, "messages", rows=99)]
+    sources = [ChatSource(folder, "messages", rows=2, epochs=2), ChatSource(folder, "messages", rows=99)]
     assert Counter(asked(tokenizer, mixture(tokenizer, sources, settings())[0])) == {"a": 3, "b": 3, "c": 1, "d": 1}
 
 
+@pytest.mark.slow
 def test_the_seed_is_the_order(tokenizer):
     sources = [
-        Source("builtin", "messages", config="conversations", rows=60),
-        Source("builtin", "document", share=0.3),
+        ChatSource("builtin", "messages", config="conversations", rows=60),
+        ChatSource("builtin", "document", share=0.3),
     ]
     first, again, other = (mixture(tokenizer, sources, settings(seed=seed))[0].to_list() for seed in (1, 1, 2))
     assert first == again
@@ -78,26 +79,27 @@ def test_the_seed_is_the_order(tokenizer):
 
 def test_sources_are_mixed(tokenizer, tmp_path):
     folders = [write(tmp_path / name, exchanges(*[name] * 100)) for name in "ab"]
-    rows, _ = mixture(tokenizer, [Source(folder, "messages") for folder in folders], settings())
+    rows, _ = mixture(tokenizer, [ChatSource(folder, "messages") for folder in folders], settings())
     firsts = Counter(asked(tokenizer, rows)[:100])
     assert min(firsts["a"], firsts["b"]) > 25
 
 
 def test_rows_left_out_are_counted_and_not_among_the_repeats(tokenizer, tmp_path):
     good, bad = exchanges(*"abc"), {"messages": [{"role": "user", "content": "x"}]}
-    source = Source(write(tmp_path / "a", [good[0], bad, *good[1:]]), "messages", epochs=2)
+    source = ChatSource(write(tmp_path / "a", [good[0], bad, *good[1:]]), "messages", epochs=2)
     rows, [given] = mixture(tokenizer, [source], settings())
     assert Counter(asked(tokenizer, rows)) == {"a": 2, "b": 2, "c": 2}
     assert (given.rows, given.malformed, given.untrained) == (6, 1, 0)
-    assert given.reason.startswith("row 1: roles are user, not")
+    assert given.reason.startswith("1 x roles are user, not")
+    assert given.reason.endswith("(first: row 1)")
 
 
 def test_a_source_of_which_nothing_is_left(tokenizer, tmp_path):
     folder = write(tmp_path / "a", exchanges("a", "b"))
     with pytest.raises(ValueError, match="gives no row"):
-        mixture(tokenizer, [Source(folder, "messages", epochs=0.2)], settings())
+        mixture(tokenizer, [ChatSource(folder, "messages", epochs=0.2)], settings())
     with pytest.raises(ValueError, match="gives no row"):
-        mixture(tokenizer, [Source(folder, "messages")], settings(max_length=3))
+        mixture(tokenizer, [ChatSource(folder, "messages")], settings(max_length=3))
 
 
 def test_what_max_length_cuts_is_counted(tokenizer, tmp_path):
@@ -108,7 +110,7 @@ def test_what_max_length_cuts_is_counted(tokenizer, tmp_path):
         {"messages": [{"role": "user", "content": long}, {"role": "assistant", "content": "a"}]},
         *exchanges("a"),
     ]
-    source = Source(write(tmp_path / "a", rows), "messages")
+    source = ChatSource(write(tmp_path / "a", rows), "messages")
     table, [given] = mixture(tokenizer, [source], settings(max_length=20))
     short = tokenizer.apply_chat_template(exchanges("a")[0]["messages"], tokenize=True, return_dict=False)
     assert sorted(map(len, table["input_ids"])) == [len(short), 20]
@@ -119,13 +121,13 @@ def test_what_max_length_cuts_is_counted(tokenizer, tmp_path):
 
 
 def test_without_assistant_only_loss_every_token_is_trained(tokenizer, tmp_path):
-    source = Source(write(tmp_path / "a", exchanges("a")), "messages")
+    source = ChatSource(write(tmp_path / "a", exchanges("a")), "messages")
     rows, _ = mixture(tokenizer, [source], settings(assistant_only_loss=False))
     assert rows["labels"][0] == rows["input_ids"][0]
 
 
 def test_documents_have_pretrainings_form_and_are_trained_whole(tokenizer):
-    rows, [given] = mixture(tokenizer, [Source("builtin", "document", rows=50)], settings(max_length=2048))
+    rows, [given] = mixture(tokenizer, [ChatSource("builtin", "document", rows=50)], settings(max_length=2048))
     expected = ["<|bos|>" + row["text"] for row in world.rows("documents", "train", 50)]
     assert sorted(texts(rows, tokenizer)) == sorted(expected)
     assert rows["labels"][:] == rows["input_ids"][:]
@@ -137,7 +139,7 @@ def test_a_long_document_goes_on_in_the_next_row(tokenizer, tmp_path):
     text = " ".join(f"plum {i}" for i in range(60))
     (tmp_path / "train.jsonl").write_text(json.dumps({"story": text}) + "\n")
     (tmp_path / "validation.jsonl").write_text(json.dumps({"story": "one two"}) + "\n")
-    source = Source(str(tmp_path), "document", columns={"text": "story"}, rows=1)
+    source = ChatSource(str(tmp_path), "document", columns={"text": "story"}, rows=1)
     rows, [given] = mixture(tokenizer, [source], settings(max_length=32, seed=3))
     pieces = rows["input_ids"][:]
     assert all(piece[0] == tokenizer.bos_token_id for piece in pieces)
@@ -148,14 +150,14 @@ def test_a_long_document_goes_on_in_the_next_row(tokenizer, tmp_path):
         assert remaining.startswith(piece)
         remaining = remaining.removeprefix(piece)
     assert remaining == ""
-    [held_out], _ = mixture(tokenizer, [Source(str(tmp_path), "document", split="validation", columns={"text": "story"}, rows=9)], settings())  # fmt: skip # noqa: E501
+    [held_out], _ = mixture(tokenizer, [ChatSource(str(tmp_path), "document", split="validation", columns={"text": "story"}, rows=9)], settings())  # fmt: skip # noqa: E501
     assert tokenizer.decode(held_out["input_ids"]) == "<|bos|>one two"
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_a_share_of_documents_is_of_all_tokens(tokenizer, share):
-    conversations = Source("builtin", "messages", config="conversations", rows=200)
-    for sources in ([Source("builtin", "document", share=share), conversations],):
+    conversations = ChatSource("builtin", "messages", config="conversations", rows=200)
+    for sources in ([ChatSource("builtin", "document", share=share), conversations],):
         _, given = mixture(tokenizer, sources, settings())
         assert given[0].name == "builtin documents train"
         assert given[0].tokens / sum(g.tokens for g in given) == pytest.approx(share, abs=0.02)
@@ -166,13 +168,13 @@ def test_two_shares_and_a_text_that_is_too_short_for_its_own(tokenizer, tmp_path
     rows = [{"text": f"Tale {i}: a plum fell."} for i in range(200)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     sources = [
-        Source("builtin", "messages", config="conversations", rows=300),
-        Source("builtin", "document", share=0.25),
-        Source(str(tmp_path), "document", share=0.25),
+        ChatSource("builtin", "messages", config="conversations", rows=300),
+        ChatSource("builtin", "document", share=0.25),
+        ChatSource(str(tmp_path), "document", share=0.25),
     ]
     table, given = mixture(tokenizer, sources, settings())
     total = sum(g.tokens for g in given)
     assert [g.tokens / total for g in given] == pytest.approx([0.5, 0.25, 0.25], abs=0.02)
     tales = Counter(text for text in texts(table, tokenizer) if "Tale" in text)
-    assert 196 <= len(tales) <= 199  # the others are its validation text
+    assert 190 < len(tales) < 200  # the others are its validation text
     assert max(tales.values()) - min(tales.values()) == 1 < max(tales.values())

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from nanohf.data import gsm8k, spelling
-from nanohf.data.conversations import Source, conversations
+from nanohf.data.chat_source import ChatSource
+from nanohf.data.conversations import conversations
 from nanohf.generation.calculator import calculate
 
 SIZE = 3000
@@ -94,6 +95,6 @@ def test_mistakes(arguments, says):
 
 @pytest.mark.parametrize("kind", spelling.KINDS)
 def test_they_are_builtin_sources(kind):
-    table, faults = conversations(Source("builtin", "messages", config=kind, split="test", rows=40))
-    assert (len(table), faults) == (40, [])
+    table, faults = conversations(ChatSource("builtin", "messages", config=kind, split="test", rows=40))
+    assert (len(table), len(faults)) == (40, 0)
     assert sorted(map(str, table.to_list())) == sorted(map(str, spelling.rows(kind, "test", 40)))

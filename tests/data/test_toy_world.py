@@ -110,6 +110,7 @@ def calculate(x: int, sign: str, y: int) -> int:
     return {"+": x + y, "-": x - y, "*": x * y}[sign]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_answers_are_right_and_in_the_format_of_gsm8k(split, request):
     for row in request.getfixturevalue(split)[:5_000]:
@@ -154,6 +155,7 @@ def test_each_split_has_its_own_names(train, test):
         assert not set(NAMES[other]) & mentioned
 
 
+@pytest.mark.slow
 def test_one_test_problem_in_six_has_a_wording_of_its_own(train, test):
     seen = {skeleton(row["question"]) for row in train[:20_000]}
     new = sum(skeleton(row["question"]) not in seen for row in test[:5_000]) / 5_000

@@ -1,6 +1,5 @@
 """Each fault, planted in a copy of the demo recipe, is caught with a message of its own; the sound recipe passes."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets.exceptions import DatasetNotFoundError
+from records import a_record
 from small_run import ROOT, SMALL
 
 from nanohf.cli import main
@@ -21,8 +21,10 @@ from nanohf.doctor import source_checks as sources
 from nanohf.doctor import word_problem_checks as problems
 from nanohf.doctor.resource_checks import quick
 from nanohf.model import NanoHFForCausalLM
-from nanohf.pipeline import check, look, recipe_folder, stage_arguments
-from nanohf.recipe.loading import STAGES
+from nanohf.pipeline import check_resources
+from nanohf.recipe.loading import Recipe
+from nanohf.recipe.recipe_folder import find_recipe_folder, load_all, stage_arguments
+from nanohf.recipe.stage_names import STAGES
 from nanohf.tokenizer.train_bpe import train_tokenizer
 
 RUN = Path("runs/recipe")
@@ -49,7 +51,7 @@ def plant(stage: str, *parts) -> Path:
     folder = RUN / stage
     for part in parts:
         part.save_pretrained(folder)
-    (folder / "stage.json").write_text(json.dumps({"stage": stage, "finished": "now", "recipe": {}}))
+    a_record(stage).write(folder / "stage.json")
     return folder
 
 
@@ -70,6 +72,7 @@ def only(lines: list[str], *words: str) -> None:
         assert all(word in line for word in words), line
 
 
+@pytest.mark.slow
 def test_the_sound_recipe_passes_and_shows_what_is_trained(doctor, capsys):
     status, lines = doctor()
     assert status == 0
@@ -81,6 +84,7 @@ def test_the_sound_recipe_passes_and_shows_what_is_trained(doctor, capsys):
     assert output.count("the first conversation") == 1
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_checked_with_its_own_models(doctor, tokenizer, model):
     for stage in ("tokenizer", "pretrain", "midtrain", "sft"):
         plant(stage, tokenizer, *([model] if stage != "tokenizer" else []))
@@ -98,6 +102,7 @@ def test_a_template_without_generation_marks(doctor, tokenizer):
     only(lines, "template marks (0% of", "{% generation %}")
 
 
+@pytest.mark.slow
 def test_an_end_of_turn_outside_the_mask(doctor, tokenizer):
     template = plant("tokenizer", tokenizer) / "chat_template.jinja"
     end = "'<|assistant_end|>'"
@@ -107,6 +112,7 @@ def test_an_end_of_turn_outside_the_mask(doctor, tokenizer):
     only(lines, "end of turn <|assistant_end|> (trained in 0 of", "would never stop")
 
 
+@pytest.mark.slow
 def test_two_bos(doctor, tokenizer):
     template = plant("tokenizer", tokenizer) / "chat_template.jinja"
     edit(template, "{{- bos_token -}}", "{{- bos_token ~ bos_token -}}")
@@ -115,24 +121,27 @@ def test_two_bos(doctor, tokenizer):
     only(lines, "one BOS", "must not add another")
 
 
+@pytest.mark.slow
 def test_packing_with_leak(doctor):
     status, lines = doctor("--set", "sft.packing_strategy=wrapped")
     assert status == 1
     only(lines, "sft: no leak between packed documents", "set packing_strategy: bfd")
 
 
-def test_a_model_that_heeds_no_position_ids_leaks(doctor, monkeypatch):
+@pytest.mark.slow
+def test_a_model_that_ignores_position_ids_leaks(doctor, monkeypatch):
     forward = NanoHFForCausalLM.forward
 
-    def heedless(self, input_ids=None, position_ids=None, **kwargs):
+    def ignorant(self, input_ids=None, position_ids=None, **kwargs):
         return forward(self, input_ids=input_ids, **kwargs)
 
-    monkeypatch.setattr(NanoHFForCausalLM, "forward", heedless)
+    monkeypatch.setattr(NanoHFForCausalLM, "forward", ignorant)
     status, lines = doctor()
     assert status == 1
-    only([line for line in lines if "no leak" in line], "does not heed position_ids")
+    only([line for line in lines if "no leak" in line], "ignores position_ids")
 
 
+@pytest.mark.slow
 def test_a_softcap_misnamed_in_the_input_model(doctor, tokenizer, model):
     plant("tokenizer", tokenizer)
     folder = plant("pretrain", tokenizer, model)
@@ -142,6 +151,7 @@ def test_a_softcap_misnamed_in_the_input_model(doctor, tokenizer, model):
     only(lines, "midtrain: config fields", "logit_softcapping", "no final_logit_softcapping")
 
 
+@pytest.mark.slow
 def test_a_softcap_misnamed_in_the_models_code(doctor, monkeypatch):
     """The model caps by a field that TRL does not know, as in an edited copy of modeling_nanohf.py."""
     init = NanoHFForCausalLM.__init__
@@ -163,25 +173,29 @@ def test_a_softcap_misnamed_in_the_models_code(doctor, monkeypatch):
     only(lines, "trainer loss = model loss", "final_logit_softcapping")
 
 
+@pytest.mark.slow
 def test_rows_all_longer_than_max_length(doctor):
     status, lines = doctor("--set", "midtrain.max_length=12")
     assert status == 1
     only(lines, "midtrain: rows longer than max_length (100%; max_length=12", "every row is cut")
 
 
+@pytest.mark.slow
 def test_some_rows_longer_than_max_length(doctor):
     status, lines = doctor("--set", "midtrain.max_length=48")
     assert status == 0
     assert any("midtrain: rows longer than max_length" in line and "cut off" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_constant_reward(doctor, monkeypatch):
-    monkeypatch.setattr(problems, "correct_answer", lambda tokenizer: lambda answer, **_: [1.0] * len(answer))
+    monkeypatch.setattr(problems, "reward_func", lambda tokenizer: lambda answer, **_: [1.0] * len(answer))
     status, lines = doctor()
     assert status == 1
     only(lines, "grpo: reward (right answers 1.00, wrong ones 1.00", "constant")
 
 
+@pytest.mark.slow
 def test_a_tokenizer_from_another_run(doctor, tokenizer, model):
     other = train_tokenizer([row["text"] for row in world.rows("documents", "train", 300, seed=5)], 448)
     plant("tokenizer", other)
@@ -191,6 +205,7 @@ def test_a_tokenizer_from_another_run(doctor, tokenizer, model):
     only(lines, "midtrain: tokenizer", "the model's has 512 tokens", "the run's 448", "another run")
 
 
+@pytest.mark.slow
 def test_a_tokenizer_larger_than_the_model(doctor, tokenizer, model):
     plant("tokenizer", tokenizer)
     folder = plant("pretrain", tokenizer, model)
@@ -203,6 +218,7 @@ def test_a_tokenizer_larger_than_the_model(doctor, tokenizer, model):
 MISSING = ["--set", "grpo.dataset=nobody/not-there"]
 
 
+@pytest.mark.slow
 def test_a_hub_id_that_does_not_exist(doctor, monkeypatch):
     def absent(dataset, config):
         raise DatasetNotFoundError(f"Dataset '{dataset}' doesn't exist on the Hub or cannot be accessed.")
@@ -213,6 +229,7 @@ def test_a_hub_id_that_does_not_exist(doctor, monkeypatch):
     only(lines, "grpo: source nobody/not-there (missing)", "spelling")
 
 
+@pytest.mark.slow
 def test_offline_a_hub_id_cannot_be_checked(doctor, monkeypatch):
     def no_network(dataset, config):
         raise ConnectionError("Couldn't reach the Hub")
@@ -244,6 +261,7 @@ def test_hub_ids_on_a_hub(tmp_path):
     assert split.startswith("fail  grpo: source openai/gsm8k main (no split tset)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["midtrian", "./nowhere/model"])
 def test_an_input_model_that_is_not_there(doctor, name, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -252,6 +270,7 @@ def test_an_input_model_that_is_not_there(doctor, name, monkeypatch):
     only(lines, f"sft: source {name} (missing)", f"model_name_or_path='{name}'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["assistant_only_loss=false", "packing=false", "per_device_train_batch_size=4"])
 def test_other_sound_settings_pass(doctor, setting):
     status, lines = doctor("--set", f"sft.{setting}")
@@ -260,6 +279,7 @@ def test_other_sound_settings_pass(doctor, setting):
     assert warned == ("assistant_only_loss" in setting)
 
 
+@pytest.mark.slow
 def test_too_little_disk(doctor, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: USAGE(10**9, 10**9 - 10**6, 10**6))
     status, lines = doctor()
@@ -267,6 +287,7 @@ def test_too_little_disk(doctor, monkeypatch):
     only(lines, "run: disk (", "of 1 MB free", "too little disk")
 
 
+@pytest.mark.slow
 def test_too_little_memory(doctor, monkeypatch):
     monkeypatch.setattr(resources, "available_memory", lambda cuda: 10**6)
     status, lines = doctor()
@@ -274,6 +295,7 @@ def test_too_little_memory(doctor, monkeypatch):
     only(lines, "memory (about", "of 1 MB free", "per_device_train_batch_size")
 
 
+@pytest.mark.slow
 def test_weights_that_are_broken(doctor, tokenizer, model):
     plant("tokenizer", tokenizer)
     with torch.no_grad():
@@ -284,6 +306,7 @@ def test_weights_that_are_broken(doctor, tokenizer, model):
     assert any("finite loss of the longest row" in line and "nan" in line for line in fails(lines))
 
 
+@pytest.mark.slow
 def test_a_check_that_crashes_is_a_failure_and_the_others_go_on(doctor, monkeypatch):
     def broken(*args):
         raise ZeroDivisionError("division by zero\nand more")
@@ -297,18 +320,19 @@ def test_a_check_that_crashes_is_a_failure_and_the_others_go_on(doctor, monkeypa
     ]
 
 
-def run_configs(*overrides: str) -> dict[str, tuple]:
-    return check({stage: stage_arguments(recipe_folder("recipe"), RUN, stage, overrides, None) for stage in STAGES})
+def run_recipes(*overrides: str) -> dict[str, Recipe]:
+    folder = find_recipe_folder("recipe")
+    return load_all({stage: stage_arguments(folder, RUN, stage, list(overrides), None) for stage in STAGES})
 
 
 def test_quick_knows_memory_and_disk_of_the_stages_to_do(doctor):
-    results = quick(run_configs(), ["midtrain", "sft", "evaluate"])
+    results = quick(run_recipes(), ["midtrain", "sft", "evaluate"])
     assert [(r.stage, r.what) for r in results] == [("midtrain", "memory"), ("sft", "memory"), ("run", "disk")]
     assert {r.status for r in results} == {"ok"}
 
 
 def test_memory_counts_what_the_preset_adds(doctor):
-    sizes = [resources.model_size(run_configs(f"pretrain.preset={preset}")) for preset in ("classic", "modern")]
+    sizes = [resources.model_size(run_recipes(f"pretrain.preset={preset}")) for preset in ("classic", "modern")]
     classic, modern = (size.bytes.weights // 4 for size in sizes)
     assert modern == classic + 1024 * 128 + 12 + 4  # values of every token, one head's gate, scalars
 
@@ -319,14 +343,14 @@ def test_a_run_is_refused_only_for_want_of_several_times_the_memory(doctor, monk
     assert main(["run", "recipe"]) == 2
     assert "pretrain: memory: about" in capsys.readouterr().err
     assert not RUN.exists()
-    configs = run_configs()
-    (result,) = [r for r in quick(configs, ["pretrain"]) if r.what == "memory"]
+    recipes = run_recipes()
+    (result,) = [r for r in quick(recipes, ["pretrain"]) if r.what == "memory"]
     need = float(result.figure.split()[1]) * 10**6
     for free, status in ((need / 3.5, "fail"), (need / 2, "warn"), (need * 2, "ok")):
         monkeypatch.setattr(resources, "available_memory", lambda cuda, free=free: free)
-        assert quick(configs, ["pretrain"])[0].status == status
+        assert quick(recipes, ["pretrain"])[0].status == status
     monkeypatch.setattr(resources, "available_memory", lambda cuda: need / 2)
-    look(configs, ["pretrain"])
+    check_resources(recipes, ["pretrain"])
     assert capsys.readouterr().err.startswith("warning: pretrain: memory: about")
 
 
@@ -338,13 +362,13 @@ def test_a_run_without_room_for_its_checkpoints_is_refused(doctor, monkeypatch, 
 
 
 def test_a_run_that_goes_on_has_the_room_its_checkpoints_already_take(doctor, monkeypatch):
-    configs = run_configs()
+    recipes = run_recipes()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: USAGE(10**9, 10**9 - 10**6, 10**6))
-    assert quick(configs, ["sft"])[-1].status == "fail"
+    assert quick(recipes, ["sft"])[-1].status == "fail"
     old = RUN / "checkpoints/sft/checkpoint-40"
     old.mkdir(parents=True)
     (old / "model.safetensors").write_bytes(bytes(50 * 10**6))
-    assert quick(configs, ["sft"])[-1].status == "ok"
+    assert quick(recipes, ["sft"])[-1].status == "ok"
 
 
 def test_recipes_that_cannot_be_read_end_in_status_2(doctor):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nanohf.data.conversations import Source
+from nanohf.data.chat_source import ChatSource
 from nanohf.data.mixture import source_rows
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
@@ -16,9 +16,9 @@ SETTINGS = SimpleNamespace(
     seed=0, max_length=256, packing=True, packing_strategy="bfd", assistant_only_loss=True, dataset_num_proc=None
 )
 SOURCES = [
-    Source("builtin", "gsm8k", config="problems", rows=5),
-    Source("builtin", "messages", config="conversations", rows=7),
-    Source("builtin", "document", split="validation", rows=6),
+    ChatSource("builtin", "gsm8k", config="problems", rows=5),
+    ChatSource("builtin", "messages", config="conversations", rows=7),
+    ChatSource("builtin", "document", split="validation", rows=6),
 ]
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from lm_eval.tasks import TaskManager
+from records import FIGURES, a_recipe
 
 from nanohf.errors import RecipeError
 from nanohf.evals.lm_eval_model import TASKS, drawn
@@ -13,8 +14,9 @@ from nanohf.stages import evaluate
 RECIPE = Path(__file__).parents[2] / "recipes/demo/evaluate.yaml"
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said_before_the_first_stage_is_scored(tmp_path):
-    runs.finish(tmp_path, "pretrain", {}, lambda folder: None)  # no model in it: loading it would fail
+    runs.finish(a_recipe(tmp_path, "pretrain"), FIGURES, lambda folder: None)  # no model in it: loading it would fail
     argv = ["--config", str(RECIPE), "--run_dir", str(tmp_path), "--stages", "pretrain"]
     with pytest.raises(RecipeError, match="no finished stage 'grpo'"):
         evaluate.main([*argv, "grpo"])

@@ -8,8 +8,10 @@ from torch import nn
 from transformers import MistralConfig, MistralForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from nanohf.generation.engine import Engine, _dice, _sample
+from nanohf.errors import RecipeError
+from nanohf.generation.engine import Engine, _sample, _uniforms, complete
 from nanohf.generation.packed_linears import packed_linears
+from nanohf.generation.shared_prompt_cache import SharedPromptCache
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 
 
@@ -26,16 +28,22 @@ def test_greedy_equals_generate_token_for_token(model, tokenizer, prompts):
         assert completion.ids == want
 
 
+def test_a_text_is_completed_greedily(model, tokenizer):
+    ids = tokenizer("Mia has", return_tensors="pt").input_ids
+    said = model.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
+    assert complete(model, tokenizer, "Mia has", max_new_tokens=8) == "Mia has" + tokenizer.decode(said)
+
+
 def test_the_cache_gives_what_a_full_forward_gives(model, tokenizer, prompts):
-    """Each sampled token is the one that its row's dice choose from a full forward over all tokens before it."""
+    """Each sampled token is the one that its row's uniforms choose from a full forward over all tokens before it."""
     groups = Engine(model, tokenizer).generate(prompts, 3, max_new_tokens=16, top_k=5, seed=7)
     for p, group in enumerate(groups):
         for s, completion in enumerate(group):
-            dice = _dice(7, p * 3 + s, 16)
+            uniforms = _uniforms(7, p * 3 + s, 16)
             for i, token in enumerate(completion.ids):
-                if completion.chosen[i]:
+                if completion.sampled_mask[i]:
                     logits = model(torch.tensor([prompts[p] + completion.ids[:i]])).logits[:, -1]
-                    assert _sample(logits, dice[i : i + 1], 1.0, 5).item() == token
+                    assert _sample(logits, uniforms[i : i + 1], 1.0, 5).item() == token
 
 
 def mistral(tokenizer, window: int | None) -> MistralForCausalLM:
@@ -99,7 +107,7 @@ def test_other_models_and_windows(tokenizer, prompts, window):
 
 
 def test_rows_that_leave_do_not_change_the_others(model, tokenizer, prompts):
-    """With and without stop tokens, the same dice give the same tokens up to each row's end."""
+    """With and without stop tokens, the same uniforms give the same tokens up to each row's end."""
     with torch.no_grad():
         model.lm_head.weight[tokenizer.eos_token_id] *= 3
     engine = Engine(model, tokenizer)
@@ -113,7 +121,23 @@ def test_rows_that_leave_do_not_change_the_others(model, tokenizer, prompts):
     assert min(max(ends[i : i + 8]) for i in (0, 8, 16)) < 60  # and a whole prompt
 
 
-def test_weights_are_read_anew_and_the_model_is_left_as_it_was(model, tokenizer, prompts):
+def test_prompts_that_outlive_longer_ones_read_no_padding(model, tokenizer, prompts):
+    """Where the prompts that are left have one length, but a longer one was there before."""
+    with torch.no_grad():
+        model.lm_head.weight[tokenizer.eos_token_id] *= 3
+    engine, stops, outlived = Engine(model, tokenizer), {tokenizer.eos_token_id}, 0
+    for seed in range(6):
+        engine.stops = stops
+        stopping = [c for (c,) in engine.generate(prompts[1:], max_new_tokens=40, seed=seed)]
+        engine.stops = set()
+        whole = [c for (c,) in engine.generate(prompts[1:], max_new_tokens=40, seed=seed)]
+        for short, long in zip(stopping, whole, strict=True):
+            assert short.ids == long.ids[: len(short.ids)]
+        outlived += len(stopping[1].ids) > len(stopping[0].ids)  # the shorter prompt's completion
+    assert outlived >= 2
+
+
+def test_the_live_weights_are_read_and_the_model_is_left_as_it_was(model, tokenizer, prompts):
     engine, implementation = Engine(model, tokenizer, calculator=False), model.config._attn_implementation
     known = set(ALL_ATTENTION_FUNCTIONS.keys())
     engine.generate(prompts, 4, max_new_tokens=2)  # enough rows that the engine packs the weights
@@ -155,23 +179,23 @@ def test_sampling_follows_the_top_k_distribution():
         assert chi2 < freedom + 4 * (2 * freedom) ** 0.5  # four standard deviations of a chi-square variable
 
 
-def test_sampling_at_the_ends_of_the_dice():
+def test_sampling_at_the_ends_of_the_uniforms():
     logits = torch.tensor([[0.0, 1.0, 2.0]])
     assert _sample(logits, torch.tensor([0.0]), 1.0, 3).item() == 2
     assert _sample(logits, torch.tensor([1.0 - 1e-7]), 1.0, 3).item() == 0
 
 
 def test_seeds_of_any_size():
-    assert not torch.equal(_dice(10**18, 0, 8), _dice(10**18, 1, 8))
+    assert not torch.equal(_uniforms(10**18, 0, 8), _uniforms(10**18, 1, 8))
 
 
 def test_rows_of_neighbouring_seeds_are_different():
-    assert not torch.equal(_dice(0, 1, 8), _dice(1, 0, 8))
+    assert not torch.equal(_uniforms(0, 1, 8), _uniforms(1, 0, 8))
 
 
 def test_top_k_of_0_is_no_top_k():
-    logits, dice = torch.randn(64, 30), torch.rand(64)
-    assert torch.equal(_sample(logits, dice, 1.0, 0), _sample(logits, dice, 1.0, 30))
+    logits, uniforms = torch.randn(64, 30), torch.rand(64)
+    assert torch.equal(_sample(logits, uniforms, 1.0, 0), _sample(logits, uniforms, 1.0, 30))
 
 
 def test_rows_stop_at_the_end_token_and_only_there(model, tokenizer, prompts):
@@ -185,6 +209,48 @@ def test_rows_stop_at_the_end_token_and_only_there(model, tokenizer, prompts):
         assert c.finished == (c.ids[-1] in (tokenizer.eos_token_id, tokenizer.bos_token_id))
         assert not {tokenizer.eos_token_id, tokenizer.bos_token_id} & set(c.ids[:-1])
         assert c.finished or len(c.ids) == 40
+
+
+def test_completions_end_where_the_context_does(model, tokenizer, prompts):
+    """Each row fills the model's positions, however long its prompt is, and says what it would have until there."""
+    engine = Engine(model, tokenizer)
+    engine.stops = set()
+    whole = list(chain(*engine.generate(prompts, 3, max_new_tokens=40, seed=2)))
+    lengths = [len(prompt) for prompt in prompts for _ in range(3)]
+    model.config.max_position_embeddings = context = max(lengths) + 1
+    short = list(chain(*engine.generate(prompts, 3, max_new_tokens=40, seed=2)))
+    assert [len(c.ids) for c in short] == [min(40, context - length) for length in lengths]
+    assert [c.ids for c in short] == [c.ids[: len(s.ids)] for c, s in zip(whole, short, strict=True)]
+    assert not any(c.finished for c in short)
+
+
+def test_an_end_token_at_the_last_position_is_an_end(model, tokenizer, prompts):
+    with torch.no_grad():
+        model.lm_head.weight[tokenizer.eos_token_id] *= 3
+    engine, prompt = Engine(model, tokenizer), prompts[0]
+    group = engine.generate([prompt], 8, max_new_tokens=40, seed=1)[0]
+    last = max((c for c in group if c.finished), key=lambda c: len(c.ids))
+    row, length = group.index(last), len(last.ids)
+    assert length > 1
+    for limit, finished in ((length, True), (length - 1, False)):
+        model.config.max_position_embeddings = len(prompt) + limit
+        again = engine.generate([prompt], 8, max_new_tokens=40, seed=1)[0][row]
+        assert (again.ids, again.finished) == (last.ids[:limit], finished)
+
+
+@pytest.mark.parametrize(("length", "count"), [(0, 0), (64, 64), (70, 70)])
+def test_prompts_that_leave_no_room_are_refused(model, tokenizer, length, count):
+    model.config.max_position_embeddings = 64
+    with pytest.raises(RecipeError, match=f"prompt 1 has {count} tokens; .* fewer than the model's 64 positions"):
+        Engine(model, tokenizer).generate([[5], [5] * length])
+
+
+def test_without_a_scaling_attention_scales_by_the_head_size(model):
+    query, key, value = torch.randn(3, 1, 4, 5, 16).unbind()
+    cache = SharedPromptCache(2, [5], 1, query.device)
+    found, _ = cache.attend(model.model.layers[0].self_attn, query, key, value, None)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    torch.testing.assert_close(found, expected.transpose(1, 2))
 
 
 class Scripted(torch.nn.Module):
@@ -227,9 +293,11 @@ def test_the_calculators_output_is_forced_and_marked(model, tokenizer, expressio
     ((completion,),) = Engine(scripted, tokenizer).generate(
         [prompt], max_new_tokens=60, on_token=lambda *token: told.append(token)
     )
-    assert told == [(0, token, bool(chosen)) for token, chosen in zip(completion.ids, completion.chosen, strict=True)]
+    assert told == [
+        (0, token, bool(sampled)) for token, sampled in zip(completion.ids, completion.sampled_mask, strict=True)
+    ]
     assert completion.ids == call + output + end
-    assert completion.chosen == [1] * len(call) + [0] * len(output) + [1] * len(end)
+    assert completion.sampled_mask == [1] * len(call) + [0] * len(output) + [1] * len(end)
     assert (completion.calls, completion.refused) == (1, int(result is None))
     assert list(chain(*scripted.read)) == prompt + completion.ids[:-1]  # the model has read the forced tokens
 
@@ -253,7 +321,7 @@ def test_without_the_calculator_the_model_writes_the_output_itself(model, tokeni
     engine = Engine(Scripted(model, script, len(prompt) - 1), tokenizer, calculator=False)
     ((completion,),) = engine.generate([prompt])
     assert completion.ids == script
-    assert completion.chosen == [1] * len(script)
+    assert completion.sampled_mask == [1] * len(script)
     assert completion.calls == 0
 
 

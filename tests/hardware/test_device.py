@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 HOLDS_400_MB_FOR_A_MOMENT = """
 from nanohf.hardware.device import peak_memory
 import numpy
@@ -12,6 +14,7 @@ print(before, peak_memory("cpu"))
 """
 
 
+@pytest.mark.slow
 def test_peak_memory_counts_what_was_freed_again_and_nothing_of_the_parent():
     held_here = bytearray(b"x") * 1_500_000_000
     command = [sys.executable, "-c", HOLDS_400_MB_FOR_A_MOMENT]

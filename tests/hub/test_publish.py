@@ -7,14 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from huggingface_hub import HfApi
+from records import a_recipe, write_results
 
 from nanohf.errors import PushError
-from nanohf.hub.publish import publish, published, push_stage, stage_repo, update_card
+from nanohf.hub.publish import published, push_stage, stage_repo, update_card
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.runs import run_folder as runs
 from nanohf.tokenizer.train_bpe import train_tokenizer
@@ -25,7 +25,7 @@ on_hub = [
         not os.environ.get("HF_ENDPOINT", "").startswith("http://127.0.0.1"), reason="needs a Hub on 127.0.0.1"
     ),
 ]
-RECORD = {"metric": "pass@1", "before": 0.25, "after": 0.4125, "recipe": {"model_name_or_path": "sft"}}
+RECORD = {"minutes": 1.0, "metric": "pass@1", "before": 0.25, "after": 0.4125}
 LOAD_WITHOUT_NANOHF = """
 import sys
 
@@ -73,25 +73,19 @@ def add_stage(run_dir, stage, tiny, **save):
         (folder / runs.OPTIMIZER).parent.mkdir()
         (folder / runs.OPTIMIZER).write_bytes(b"never published")
 
-    runs.finish(run_dir, stage, dict(RECORD), write)
-
-
-def config(**fields):
-    return SimpleNamespace(**({"push_to_hub": True, "hub_model_id": None} | fields))
+    runs.finish(a_recipe(run_dir, stage, model_name_or_path="sft"), RECORD, write)
 
 
 def test_unpushed_stage_has_its_card(run_dir):
-    assert publish(config(push_to_hub=False), "grpo", run_dir / "grpo") is None
-    assert "toy-grpo" in (run_dir / "grpo" / "README.md").read_text()
     assert update_card(run_dir, "grpo") is None  # never pushed: nothing to push to
+    assert "toy-grpo" in (run_dir / "grpo" / "README.md").read_text()
 
 
 def test_results_of_a_predecessor_are_left_out(run_dir):
-    found = run_dir / "results.json"
-    runs.write_json(found, {"stages": {"grpo": {"bpb": 0.8765}}})
+    write_results(run_dir, {"grpo": {"bpb": 0.8765}})
     update_card(run_dir, "grpo")
     assert "0.8765" in (run_dir / "grpo" / "README.md").read_text()
-    os.utime(found, (0, 0))
+    write_results(run_dir, {"grpo": {"bpb": 0.8765}}, grpo="before")
     update_card(run_dir, "grpo")
     assert "0.8765" not in (run_dir / "grpo" / "README.md").read_text()
 
@@ -117,10 +111,8 @@ def test_bad_repo_ids(to):
 def test_without_a_network_the_message_says_how_to_push_later(run_dir):
     """In a process of its own: HF_HUB_OFFLINE is read at import."""
     code = (
-        "import sys; from types import SimpleNamespace as N; from pathlib import Path\n"
-        "from nanohf.hub.publish import *\n"
-        "c = N(push_to_hub=True, hub_model_id='tester/later-grpo', hub_token='hf_sEcReT')\n"
-        "try: publish(c, 'grpo', Path(sys.argv[1]) / 'grpo')\n"
+        "import sys; from nanohf.errors import PushError; from nanohf.hub.publish import push_stage\n"
+        "try: push_stage(sys.argv[1], 'grpo', 'tester/later-grpo', token='hf_sEcReT')\n"
         "except PushError as e: print(e)\n"
     )
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
@@ -154,7 +146,7 @@ class TestHub:
     pytestmark = on_hub
 
     def test_pushed_stage_loads_and_generates_where_nanohf_is_not_installed(self, run_dir, tiny, tmp_path):
-        url = publish(config(hub_model_id="tester/tiny-grpo", hub_private_repo=True), "grpo", run_dir / "grpo")
+        url = push_stage(run_dir, "grpo", "tester/tiny-grpo", private=True)
         assert url.endswith("/tester/tiny-grpo")
         api = HfApi()
         info = api.model_info("tester/tiny-grpo", files_metadata=True)
@@ -198,27 +190,26 @@ class TestHub:
 
     def test_default_name_and_base_model(self, run_dir, tiny):
         add_stage(run_dir, "sft", tiny)
-        assert publish(config(), "sft", run_dir / "sft").endswith("/tester/toy-sft")
-        publish(config(), "grpo", run_dir / "grpo")
+        assert push_stage(run_dir, "sft", "toy-sft").endswith("/tester/toy-sft")
+        push_stage(run_dir, "grpo", "toy-grpo")
         assert HfApi().model_info("tester/toy-grpo").card_data.base_model == "tester/toy-sft"
 
     def test_card_after_an_evaluation(self, run_dir):
         push_stage(run_dir, "grpo", "tester/scored-grpo")
         gsm8k = {"metric": "exact_match", "value": 0.25, "stderr": 0.01, "n": 1319}
-        runs.write_json(run_dir / "results.json", {"stages": {"grpo": {"bpb": 0.5, "tasks": {"nanohf_gsm8k": gsm8k}}}})
+        write_results(run_dir, {"grpo": {"bpb": 0.5, "tasks": {"nanohf_gsm8k": gsm8k}}})
         assert update_card(run_dir, "grpo") == "tester/scored-grpo"
         api = HfApi()
         files = api.list_repo_files("tester/scored-grpo")
         assert ".eval_results/nanohf.yaml" in files
         assert "nanohf_gsm8k" in download(api, "tester/scored-grpo", "README.md")
-        runs.write_json(run_dir / "results.json", {"stages": {}})
+        write_results(run_dir, {})
         update_card(run_dir, "grpo")
         assert ".eval_results/nanohf.yaml" not in api.list_repo_files("tester/scored-grpo")
 
     def test_a_wrong_token_is_not_told_and_the_way_out_is(self, run_dir):
-        bad = config(hub_model_id="somebody/else-grpo", hub_token="hf_wrongwrongwrong")
         with pytest.raises(PushError) as error:
-            publish(bad, "grpo", run_dir / "grpo")
+            push_stage(run_dir, "grpo", "somebody/else-grpo", token="hf_wrongwrongwrong")
         message = str(error.value)
         assert f"nanohf push {run_dir} grpo --to somebody/else" in message
         assert "safe" in message
@@ -230,7 +221,7 @@ class TestHub:
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "/tester/verb-grpo" in done.stderr
-        assert runs.done(run_dir, "grpo")["pushed_to"] == "tester/verb-grpo"
+        assert runs.done(run_dir, "grpo").pushed_to == "tester/verb-grpo"
         elsewhere = subprocess.run([*command[:-1], "somebody/else"], capture_output=True, text=True)
         assert elsewhere.returncode == 1
         assert "--to somebody/else" in elsewhere.stderr

@@ -273,6 +273,7 @@ def test_generation_returns_what_it_computed(model, ids, options):
     assert output.sequences.shape == (rows if "num_return_sequences" in options else 2, SEQ + 3)
 
 
+@pytest.mark.slow
 def test_sampling_follows_the_seed_and_the_processors(model, ids):
     def sample(seed, **options):
         torch.manual_seed(seed)
@@ -307,6 +308,7 @@ def test_an_assistant_changes_nothing_but_the_pace(model, ids):
         assert torch.equal(greedy(model, ids[:1], assistant_model=helper), expected)
 
 
+@pytest.mark.slow
 def test_generation_from_embeddings(model, ids):
     embeds = model.get_input_embeddings()(ids)
     options = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 10, "do_sample": False}
@@ -334,6 +336,7 @@ def test_generation_from_nothing(small_model):
     assert torch.equal(model.generate(max_new_tokens=10, do_sample=False)[:, 1:], expected)
 
 
+@pytest.mark.slow
 def test_decoding_compiled_as_one_graph(model, ids):
     compiled = CompileConfig(fullgraph=True, backend="aot_eager", mode=None)
     compiled._compile_all_devices = True  # transformers compiles on GPUs only unless told

@@ -101,6 +101,7 @@ def test_packed_rows(either_model, attention):
     assert leak.abs().max() < 1e-5
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_packed_rows_with_compiled_flex_attention(either_model):
     ids = torch.randint(V, (1, SEQ))
@@ -252,6 +253,7 @@ def test_activation_checkpointing(either_model, reentrant):
         assert_close(p.grad, grad)
 
 
+@pytest.mark.slow
 def test_compiled_as_one_graph(either_model):
     """fullgraph: any graph break raises. aot_eager runs the captured graphs, backward included, without a C++ build."""
     model = either_model()

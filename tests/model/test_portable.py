@@ -52,6 +52,7 @@ print("fine")
 """
 
 
+@pytest.mark.slow
 def test_every_auto_class_loads_without_nanohf(small_model, tmp_path):
     model = small_model(depth=3)
     model.save_pretrained(tmp_path / "saved", max_shard_size="100KB")
@@ -83,6 +84,7 @@ print(model.num_parameters())
 """
 
 
+@pytest.mark.slow
 def test_the_folder_copied_alone_runs(tmp_path):
     shutil.copytree(FILES[0].parent, tmp_path / "model", ignore=shutil.ignore_patterns("__pycache__"))
     assert run(ALONE, tmp_path=tmp_path).strip() == str(2 * 64 * 64 + 12 * 64 * 64)

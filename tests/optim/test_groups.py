@@ -29,15 +29,15 @@ def test_groups_cover_every_parameter_once():
     model = tiny()
     found = by_rule(model)
     assert found["embedding"] == {"model.embed_tokens.weight"}
-    assert found["head"] == {"lm_head.weight"}
+    assert found["lm_head"] == {"lm_head.weight"}
     assert found["matrices"] == {name for name, _ in model.named_parameters() if ".layers." in name}
-    assert set(found) == {"embedding", "head", "matrices"}
+    assert set(found) == {"embedding", "lm_head", "matrices"}
 
 
 def test_tied_embeddings_are_one_parameter():
     found = by_rule(tiny(tie_word_embeddings=True))
     assert found["embedding"] == {"model.embed_tokens.weight"}
-    assert "head" not in found
+    assert "lm_head" not in found
 
 
 def test_lora_trains_its_adapters_alone():
@@ -73,9 +73,9 @@ def test_learning_rates_are_nanochats(hidden_size, width):
     ]
     groups = {group["name"]: group for group in build_groups(named, hidden_size)}
     assert groups["embedding"]["lr"] == pytest.approx(0.2 * width)
-    assert groups["head"]["lr"] == pytest.approx(0.004 * width)
+    assert groups["lm_head"]["lr"] == pytest.approx(0.004 * width)
     assert groups["matrices"]["lr"] == 0.02
-    for name in ("embedding", "head"):
+    for name in ("embedding", "lm_head"):
         assert (groups[name]["betas"], groups[name]["eps"], groups[name]["weight_decay"]) == ((0.8, 0.95), 1e-10, 0.0)
     assert (groups["matrices"]["momentum"], groups["matrices"]["nesterov"]) == (0.95, True)
     scaled = {group["name"]: group["lr"] for group in build_groups(named, hidden_size, lr_scale=0.02)}
@@ -90,7 +90,7 @@ def test_groups_of_all_that_a_config_can_add():
     assert found["scalars"] == {"model.backout_scale", *scales}
     blocks = {name for name, _ in model.named_parameters() if ".layers." in name}
     assert found["matrices"] == blocks - found["value embeddings"] - scales
-    assert set(found) == {"embedding", "value embeddings", "head", "matrices", "scalars"}
+    assert set(found) == {"embedding", "value embeddings", "lm_head", "matrices", "scalars"}
 
 
 @pytest.mark.parametrize(("hidden_size", "width"), [(768, 1.0), (192, 2.0), (3072, 0.5)])
@@ -106,7 +106,7 @@ def test_every_setting_reaches_its_group():
     rates = {"matrix_lr": 0.03, "embedding_lr": 0.5, "head_lr": 0.007}
     decay = {"weight_decay": 0.3, "normuon": 0.9}
     groups = {group["name"]: group for group in build_groups(named, 768, **rates, **decay)}
-    expected = {"embedding": 0.5, "value embeddings": 0.25, "head": 0.007, "matrices": 0.03, "scalars": 0.005}
+    expected = {"embedding": 0.5, "value embeddings": 0.25, "lm_head": 0.007, "matrices": 0.03, "scalars": 0.005}
     assert {name: group["lr"] for name, group in groups.items()} == expected
     assert {key: groups["matrices"][key] for key in decay} == decay
     assert all(group["weight_decay"] == 0 for name, group in groups.items() if name != "matrices")

@@ -100,19 +100,19 @@ def test_orthogonalize_leaves_zero_and_its_input_alone(dtype):
 # ---------------------------------------------------------------- updates
 
 
-def test_normuon_evens_rows_out_and_keeps_zeros():
+def test_normuon_normalizes_rows_and_keeps_zeros():
     """Rows that are 10 times the others come out as large as they are; a dead row stays 0, however long."""
     torch.manual_seed(0)
     update = torch.linalg.qr(torch.randn(64, 16))[0]
     update[:8] *= 10
     update[8] = 0
-    power = torch.ones(64, 1)
+    second_moment = torch.ones(64, 1)
     for _ in range(2000):
-        evened = muon.even_out(update, power, 64, 0.9)
+        evened = muon.normalize_rows(update, second_moment, 64, 0.9)
     sizes = evened.square().mean(1)
     assert sizes[8] == 0
     torch.testing.assert_close(sizes[sizes > 0], torch.full((63,), 1 / 64))
-    fresh = muon.even_out(torch.full((2, 3), 5.0), torch.ones(2, 1), 3, 0.9)
+    fresh = muon.normalize_rows(torch.full((2, 3), 5.0), torch.ones(2, 1), 3, 0.9)
     torch.testing.assert_close(fresh, torch.full((2, 3), 5 / (0.9 + 0.1 * 25 * 3) ** 0.5))
 
 

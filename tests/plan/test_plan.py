@@ -4,12 +4,12 @@ import json
 import re
 import subprocess
 import sys
-from argparse import ArgumentParser
 
 import pytest
 
-from nanohf.plan.plan_text import add_arguments, main, plan, render, table
-from nanohf.plan.recipe_plan import of_recipes
+from nanohf.cli import main
+from nanohf.plan.plan_text import plan, render, table
+from nanohf.plan.recipe_plan import recipe_plan
 from nanohf.runs.ledger import last_speeds
 from nanohf.scaling import horizon
 from nanohf.scaling import parameters as counts
@@ -96,7 +96,7 @@ def test_batch_and_learning_rates_follow_from_the_horizon():
 
     d4 = pretraining(counts.parameters(4, 4_096))
     assert (d4.batch_tokens, d4.steps) == (16_384, 6_400)  # log2(0.58 * 104,857,600^0.571) = 14.4
-    three = pretraining(counts.parameters(4, 4_096), one_pass=3 * 4_096)
+    three = pretraining(counts.parameters(4, 4_096), micro_batch_tokens=3 * 4_096)
     assert three.batch_tokens == 12_288, "a multiple of what three processes read at a time"
     given = pretraining(counts.parameters(4, 4_096), batch_tokens=8_192, lr_scale=0.3)
     assert (given.batch_tokens, given.batch_from, given.lr_scale, given.lr_from) == (8_192, "given", 0.3, "given")
@@ -190,11 +190,11 @@ def test_render_says_where_every_number_comes_from():
         "num_attention_heads: 2 = max(1, (256 + 127) // 128)",
         "5,242,880 = 2 x 4,096 x 256 + 12 x 4 x 256^2",
         "horizon: 104,857,600 tokens = 20.0 x 5,242,880 parameters",
-        "shards: 3 = ceil(503,316,480 / 250,000,000 characters a shard)",
-        "batch: 16,384 tokens a step = about 0.58 x 104,857,600^0.571",
+        "shards: 3 = ceil(503,316,480 / 250,000,000 characters per shard)",
+        "batch: 16,384 tokens per step = about 0.58 x 104,857,600^0.571",
         "learning rates: x 0.5 = (16,384 / 524,288)^0.5 x (2,705,326,080 / 104,857,600)^0.32",
-        "6,400 = max(1, 104,857,600 tokens // 16,384 tokens a step)",
-        "467 = 7,473 problems // 16 a step",
+        "6,400 = max(1, 104,857,600 tokens // 16,384 tokens per step)",
+        "467 = 7,473 problems // 16 per step",
         "Run: nanohf run recipes/demo",
     ):
         assert part in text
@@ -236,16 +236,14 @@ def test_table():
     assert numbers == [[depth, *figures] for depth, figures in LADDER.items()]
 
 
-def run(*argv, recipe=None):
-    parser = ArgumentParser("nanohf plan")
-    add_arguments(parser)
-    return main(parser.parse_args(argv), recipe)
+def run(*argv):
+    return main(["plan", *argv])
 
 
 def test_command(tmp_path, capsys):
     d4 = ("--depth", "4", "--vocab-size", "4096", "--batch-tokens", "65536")
     assert run(*d4, "--runs", str(tmp_path)) == 0
-    assert "1,600 = max(1, 104,857,600 tokens // 65,536 tokens a step)" in capsys.readouterr().out
+    assert "1,600 = max(1, 104,857,600 tokens // 65,536 tokens per step)" in capsys.readouterr().out
     assert run("--table") == 0
     assert capsys.readouterr().out == table() + "\n"
     assert run("--table", "--vocab-size", "4096") == 0
@@ -281,7 +279,7 @@ RECIPES = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_by_hand(name):
-    planned = plan(**of_recipes(f"recipes/{name}"))
+    planned = plan(**recipe_plan(f"recipes/{name}"))
     by_hand = dict(RECIPES[name])
     assert planned.parameters.total == by_hand.pop("parameters")
     assert {stage: (planned.stages[stage].steps, planned.stages[stage].tokens) for stage in by_hand} == by_hand
@@ -290,7 +288,7 @@ def test_a_recipe_by_hand(name):
     text = render(planned, {})
     if name == "demo":
         assert "num_attention_heads: 4 = the recipe's" in text
-        assert "horizon: 2,048,000 tokens = max_steps 250 x 8,192 a step" in text
+        assert "horizon: 2,048,000 tokens = max_steps 250 x 8,192 per step" in text
     assert all(line in text.split("\nassumed, for the recipe does not say\n")[1] for line in planned.assumed)
 
 
@@ -298,7 +296,7 @@ def test_what_a_recipe_does_not_say():
     mine = [Part("mine train", 90), Part("theirs train"), Part("text train", share=0.25)]
     stage, assumed = chat_stage("sft", mine, 8, max_length=None, epochs=2)
     assert (stage.steps, stage.tokens) == (30, 144_000)  # 90 / 0.75 x 2 = 240 rows of 600
-    assert assumed[0] == "sft: theirs train is not counted, for the recipe does not say its rows"
+    assert assumed[0] == "sft: theirs train is not counted, because the recipe does not give its rows"
     stage, _ = chat_stage("sft", mine, 8, max_length=None, epochs=2, max_steps=10)
     assert (stage.steps, stage.tokens) == (10, 48_000)
     stage, _ = problem_stage(Part("theirs train"), 16, 16, 256)
@@ -308,11 +306,14 @@ def test_what_a_recipe_does_not_say():
 
 
 def test_a_recipe_says_its_dials_itself(capsys):
-    assert run("recipes/d4", "--preset", "modern", recipe={"depth": 4}) == 2
+    assert run("recipes/d4", "--preset", "modern") == 2
     assert "the recipes say preset" in capsys.readouterr().err
 
 
 def test_imports_nothing_heavy():
-    probe = "import sys, nanohf.plan.plan_text; print(sorted({'torch', 'numpy', 'yaml'} & set(sys.modules)))"
+    probe = (
+        "import sys; from nanohf.cli import main; main(['plan', 'recipes/d4'])\n"
+        "print(sorted({'torch', 'numpy', 'transformers', 'datasets', 'trl'} & set(sys.modules)))"
+    )
     result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert result.stdout == "[]\n"
+    assert result.stdout.splitlines()[-1] == "[]"

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from records import FIGURES, a_recipe, write_results
 
 from nanohf.errors import RecipeError
 from nanohf.report.run_report import write_report
@@ -14,7 +15,7 @@ def write(text):
 
 
 def finish(run, stage="sft", text="weights"):
-    return runs.finish(run, stage, {"minutes": 1.0, "recipe": {"max_steps": 3}}, write(text))
+    return runs.finish(a_recipe(run, stage, max_steps=3), FIGURES, write(text))
 
 
 def test_a_stage_is_there_whole_or_not_at_all(tmp_path):
@@ -22,15 +23,16 @@ def test_a_stage_is_there_whole_or_not_at_all(tmp_path):
         (folder / "model.txt").write_text("half")
         raise OSError("disk full")
 
-    runs.claim(tmp_path, "sft", {"max_steps": 3})
+    recipe = a_recipe(tmp_path, max_steps=3)
+    runs.claim(recipe)
     with pytest.raises(OSError, match="disk full"):
-        runs.finish(tmp_path, "sft", {}, fail)
+        runs.finish(recipe, FIGURES, fail)
     assert runs.done(tmp_path, "sft") is None
     assert not (tmp_path / "sft").exists()
     assert runs.checkpoints(tmp_path, "sft").exists()
 
     finish(tmp_path)
-    assert runs.done(tmp_path, "sft")["minutes"] == 1.0
+    assert runs.done(tmp_path, "sft").minutes == 1.0
     assert not runs.checkpoints(tmp_path, "sft").exists()
     assert json.loads((tmp_path / "ledger.jsonl").read_text())["stage"] == "sft"
 
@@ -46,36 +48,33 @@ def test_what_is_done_again_is_kept(tmp_path):
 
 
 def test_checkpoints_of_another_recipe_are_refused(tmp_path):
-    folder = runs.claim(tmp_path, "sft", {"max_steps": 3, "logging_steps": 1})
+    folder = runs.claim(a_recipe(tmp_path, max_steps=3, logging_steps=1))
     (folder / "pass_at_k.json").write_text("[]")
-    runs.claim(tmp_path, "sft", {"max_steps": 3})
+    runs.claim(a_recipe(tmp_path, max_steps=3))
     assert (folder / "pass_at_k.json").is_file()
-    runs.claim(tmp_path, "sft", {"max_steps": 4})  # nothing is lost yet
+    runs.claim(a_recipe(tmp_path, max_steps=4))  # nothing is lost yet
     assert not (folder / "pass_at_k.json").exists()  # measured with other settings
     (folder / "checkpoint-1").mkdir()
-    runs.claim(tmp_path, "sft", {"max_steps": "4", "logging_steps": 2, "keep_optimizer": True})
+    runs.claim(a_recipe(tmp_path, max_steps=4, logging_steps=2, keep_optimizer=True))
     with pytest.raises(RecipeError, match=r"another carry_optimizer, lr_scale, max_steps.*--from sft"):
-        runs.claim(tmp_path, "sft", {"max_steps": 5, "lr_scale": 1, "carry_optimizer": True})
+        runs.claim(a_recipe(tmp_path, max_steps=5, lr_scale=1, carry_optimizer=True))
 
 
 def test_evaluate_is_done_while_the_stages_are_those_it_scored(tmp_path):
     finish(tmp_path)
-    results = {"finished": {"sft": runs.done(tmp_path, "sft")["finished"]}}
-    assert runs.done(tmp_path, "evaluate") is None
-    runs.write_json(tmp_path / "results.json", results)
-    assert runs.done(tmp_path, "evaluate") == results
-    runs.write_json(tmp_path / "results.json", {"finished": {"sft": "before"}})
-    assert runs.done(tmp_path, "evaluate") is None
+    assert not runs.is_done(tmp_path, "evaluate")
+    write_results(tmp_path, {"sft": {}})
+    assert runs.evaluated(tmp_path).stages == {"sft": {}}
+    write_results(tmp_path, {"sft": {}}, sft="before")
+    assert not runs.is_done(tmp_path, "evaluate")
     assert runs.set_aside(tmp_path, "evaluate").is_file()
 
 
 def test_the_report_leaves_out_scores_of_a_predecessor(tmp_path):
-    record = {"minutes": 1.0, "tokens": 9, "metric": "loss", "before": 2.0, "after": 1.0, "recipe": {}}
-    runs.finish(tmp_path, "sft", record, write("weights"))
+    runs.finish(a_recipe(tmp_path), FIGURES | {"tokens": 9}, write("weights"))
     scores = {"bpb": 0.5, "pass_at_k": {"n": 9, "num_samples": 1, "pass@1": [0.1, 0.0, 0.2]}, "tasks": {}}
-    results = {"stages": {"sft": scores}, "conversation": "", "minutes": 7.0}
-    for finished, scored in ((runs.done(tmp_path, "sft")["finished"], True), ("before", False)):
-        runs.write_json(tmp_path / "results.json", results | {"finished": {"sft": finished}})
+    for finished, scored in ((runs.done(tmp_path, "sft").finished, True), ("before", False)):
+        write_results(tmp_path, {"sft": scores}, sft=finished)
         assert ("| sft | 0.5000 |" in write_report(tmp_path)) == scored
 
 

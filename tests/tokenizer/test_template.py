@@ -255,6 +255,7 @@ print(json.dumps({"hi": tok("hi").input_ids, "ids": chat["input_ids"], "mask": c
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_loads_the_same_tokenizer(tok, tmp_path):
     tok.save_pretrained(tmp_path)
     messages, pieces = CONVERSATIONS["calculator"]

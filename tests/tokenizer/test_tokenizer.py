@@ -147,4 +147,8 @@ def test_the_stage_is_one_processs_work_and_reads_past_empty_texts(corpus, tmp_p
 def test_measure(tok):
     texts = ["the é", "12345"]
     tokens = sum(len(tok(t).input_ids) - 1 for t in texts)
-    assert measure(tok, texts) == {"chars_per_token": 10 / tokens, "bytes_per_token": 11 / tokens, "round_trip": 1.0}
+    assert measure(tok, texts) == {
+        "characters_per_token": 10 / tokens,
+        "bytes_per_token": 11 / tokens,
+        "round_trip": 1.0,
+    }

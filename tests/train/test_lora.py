@@ -41,6 +41,7 @@ def test_only_the_adapters_of_the_blocks_learn(trained):
     assert not any("embed_tokens" in name or "lm_head" in name for name in adapters)
 
 
+@pytest.mark.slow
 def test_merged_it_says_what_the_adapters_said_and_loads_without_peft(trained, tokenizer, tmp_path):
     adapted, _, ids = trained
     with torch.no_grad():

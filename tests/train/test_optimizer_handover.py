@@ -1,21 +1,25 @@
 """Optimizer state from one stage to the next: by name, whole, and only where it belongs."""
 
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 import torch
+from records import FIGURES, a_recipe
 from safetensors.torch import load_file
 
+from nanohf.data.chat_source import ChatSource
 from nanohf.errors import RecipeError
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.named_state import named_state
 from nanohf.pipeline import check_carried
+from nanohf.recipe.loading import Recipe
+from nanohf.recipe.post_training_schemas import ChatConfig
 from nanohf.recipe.schemas import PretrainConfig
 from nanohf.runs import run_folder as runs
 from nanohf.stages import sft
 from nanohf.train.optimizer_handover import carry_over, save_moments
-from nanohf.train.post_training import ChatStage
 
 STEPS = 3
 
@@ -51,7 +55,9 @@ def test_moments_and_step_counts_come_over_and_nothing_else(tmp_path, preset):
     carry_over(after, second, tmp_path)
     assert [group["lr"] for group in after.param_groups] == rates
     for p, q in zip(first.parameters(), second.parameters(), strict=True):
-        kept = {kind: t for kind, t in before.state[p].items() if kind != "power"}  # plain Muon has no use for it
+        kept = {
+            kind: t for kind, t in before.state[p].items() if kind != "second_moment"
+        }  # plain Muon has no use for it
         assert kept.keys() == after.state[q].keys()
         assert all(torch.equal(after.state[q][kind], t) for kind, t in kept.items())
 
@@ -87,23 +93,26 @@ def test_state_that_is_not_there_or_of_another_model(tmp_path):
 @pytest.mark.parametrize("other", [{"use_peft": True}, {"optimizer": "trl"}])
 def test_only_our_optimizer_over_the_whole_model(key, other):
     with pytest.raises(RecipeError, match=f"{key} is for our optimizer over the whole model"):
-        ChatStage(**{key: True}, **other)
+        ChatConfig(**{key: True}, **other)
 
 
 def test_a_run_that_would_miss_it_is_refused_before_it_starts(tmp_path):
-    source = {"dataset": "builtin", "config": "problems", "rows": 5, "converter": "gsm8k"}
-    kept, lost = (PretrainConfig(run_dir=str(tmp_path), keep_optimizer=keep) for keep in (True, False))
-    midtrain = ChatStage(str(tmp_path), carry_optimizer=True, mixture=[source], eval_mixture=[source])
-    check_carried({"pretrain": (kept,), "midtrain": (midtrain,)}, ["pretrain", "midtrain"])
+    source = ChatSource("builtin", "gsm8k", "problems", rows=5)
+    settings = [PretrainConfig(run_dir=str(tmp_path), keep_optimizer=keep) for keep in (True, False)]
+    kept, lost = (Recipe("pretrain", Path("pretrain.yaml"), {}, of) for of in settings)
+    chat = ChatConfig(str(tmp_path), carry_optimizer=True, mixture=[source], eval_mixture=[source])
+    midtrain = Recipe("midtrain", Path("midtrain.yaml"), {}, chat)
+    check_carried({"pretrain": kept, "midtrain": midtrain}, ["pretrain", "midtrain"])
     with pytest.raises(RecipeError, match="keep_optimizer: true in pretrain's recipe"):
-        check_carried({"pretrain": (lost,), "midtrain": (midtrain,)}, ["pretrain", "midtrain"])
-    with pytest.raises(RecipeError, match="kept no optimizer state; do it again: --from pretrain"):
-        check_carried({"pretrain": (kept,), "midtrain": (midtrain,)}, ["midtrain"])
+        check_carried({"pretrain": lost, "midtrain": midtrain}, ["pretrain", "midtrain"])
+    with pytest.raises(RecipeError, match="kept no optimizer state; run it again: --from pretrain"):
+        check_carried({"pretrain": kept, "midtrain": midtrain}, ["midtrain"])
     (tmp_path / "pretrain").mkdir()
     left_by_pretraining(tmp_path / "pretrain", tiny())
-    check_carried({"pretrain": (lost,), "midtrain": (midtrain,)}, ["midtrain"])
+    check_carried({"pretrain": lost, "midtrain": midtrain}, ["midtrain"])
 
 
+@pytest.mark.slow
 def test_midtraining_goes_on_and_leaves_its_own(tmp_path, model, tokenizer, monkeypatch):
     """Also where it was killed between its last checkpoint and its end."""
 
@@ -112,7 +121,7 @@ def test_midtraining_goes_on_and_leaves_its_own(tmp_path, model, tokenizer, monk
         tokenizer.save_pretrained(folder)
         left_by_pretraining(folder, model)
 
-    runs.finish(tmp_path, "pretrain", {}, write)
+    runs.finish(a_recipe(tmp_path, "pretrain"), FIGURES, write)
     row = "{dataset: builtin, config: problems, rows: 20, converter: gsm8k}"
     (tmp_path / "midtrain.yaml").write_text(f"""
 stage: midtrain

@@ -4,12 +4,14 @@ import copy
 import math
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 
 from nanohf.data.packing import PackedLoader
 from nanohf.data.sources import text_stream
@@ -17,11 +19,13 @@ from nanohf.errors import RecipeError
 from nanohf.hardware import device as hardware
 from nanohf.hardware.device import choose_precision, compiled, peak_flops, use_onednn
 from nanohf.optim.groups import build_optimizer
-from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import load_recipe
 from nanohf.recipe.schemas import PretrainConfig
+from nanohf.runs.checkpoint_files import newest_whole
 from nanohf.scaling.flops import flops_per_token
 from nanohf.tokenizer.train_bpe import encode_documents
-from nanohf.train.pretrain_loop import Horizon, newest_checkpoint, pretrain, train_step
+from nanohf.train.pretrain_horizon import Horizon
+from nanohf.train.pretrain_loop import pretrain, train_step
 
 CPU = "cpu"
 
@@ -46,10 +50,10 @@ def test_the_launcher_then_the_recipe_then_the_machine(monkeypatch, capsys, laun
 def test_a_bare_no_in_yaml_means_no(tmp_path):
     recipe_file = tmp_path / "pretrain.yaml"
     recipe_file.write_text("mixed_precision: no\n")
-    assert recipe.load("pretrain", ["--config", str(recipe_file)])[0].mixed_precision == "no"
+    assert load_recipe("pretrain", ["--config", str(recipe_file)]).settings.mixed_precision == "no"
     recipe_file.write_text("mixed_precision: fp16\n")
     with pytest.raises(RecipeError, match="must be auto, no or bf16"):
-        recipe.load("pretrain", ["--config", str(recipe_file)])
+        load_recipe("pretrain", ["--config", str(recipe_file)])
 
 
 def test_fp16_is_refused(monkeypatch):
@@ -112,7 +116,7 @@ def test_eight_passes_of_a_row_are_one_pass_of_eight(accelerator, model):
     for passes in (1, 8):
         trained = copy.deepcopy(model).train()
         prepared, optimizer = accelerator.prepare(trained, torch.optim.SGD(trained.parameters(), lr=1.0))
-        loss, norm = train_step(accelerator, prepared, optimizer, iter(rows.chunk(passes)), passes, 0.5)
+        loss, norm, *_ = train_step(accelerator, prepared, optimizer, iter(rows.chunk(passes)), passes, 0.5)
         results.append((loss, norm, trained))
     (one_loss, one_norm, one), (eight_loss, eight_norm, eight) = results
     assert eight_loss == pytest.approx(one_loss, rel=1e-6)
@@ -158,6 +162,7 @@ def same(model, other) -> bool:
     return all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_step_that_is_not_finite_is_not_applied(accelerator, model, tokenizer, tmp_path, capsys, value):
     """Of four steps the last has a broken pass: weights and optimizer are those of three."""
@@ -182,7 +187,7 @@ def test_many_in_a_row_end_the_training(accelerator, model, tokenizer, tmp_path)
     ) as error:
         go()
     assert "nan" in str(error.value)
-    assert newest_checkpoint(tmp_path).name == "step-00000004", "none while steps fail"
+    assert newest_whole(tmp_path).name == "step-00000004", "none while steps fail"
 
 
 def stop_after(model, passes: int) -> None:
@@ -198,6 +203,7 @@ def stop_after(model, passes: int) -> None:
     model.register_forward_pre_hook(hook)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_next_run_ends_as_if_it_had_not_been(accelerator, model, tokenizer, tmp_path, capsys):
     before = signal.getsignal(signal.SIGTERM)
     go, whole, _ = trainer(accelerator, model, tokenizer, tmp_path / "whole")
@@ -206,8 +212,8 @@ def test_sigterm_saves_and_the_next_run_ends_as_if_it_had_not_been(accelerator, 
     go, stopped, _ = trainer(accelerator, model, tokenizer, tmp_path / "stopped")
     stop_after(stopped, passes=11)
     assert go() is None
-    assert "SIGTERM: stopped after step 6 with a checkpoint; the same command goes on" in capsys.readouterr().err
-    assert newest_checkpoint(tmp_path / "stopped").name == "step-00000006"
+    assert "SIGTERM: stopped after step 6 with a checkpoint; the same command resumes" in capsys.readouterr().err
+    assert newest_whole(tmp_path / "stopped").name == "step-00000006"
     assert signal.getsignal(signal.SIGTERM) is before
 
     go, resumed, _ = trainer(accelerator, model, tokenizer, tmp_path / "stopped")
@@ -216,10 +222,11 @@ def test_sigterm_saves_and_the_next_run_ends_as_if_it_had_not_been(accelerator, 
     assert not same(resumed, stopped)
 
 
+@pytest.mark.slow
 def test_the_schedule_is_followed_and_gone_on_with(accelerator, model, tokenizer, tmp_path):
     """Stopped in its warmup: the rates to come follow from the recipe's, not from the last one."""
     config, seen = copy.copy(CONFIG), []
-    config.warmup_steps, config.warmdown_ratio = 2, 0.5
+    config = replace(config, warmup_steps=2, warmdown_ratio=0.5)
     for stop in (True, False):
         go, trained, optimizer = trainer(accelerator, model, tokenizer, tmp_path, steps=8, config=config)
         wanted = {group["name"]: group["lr"] for group in optimizer.param_groups}
@@ -235,7 +242,7 @@ def test_the_schedule_is_followed_and_gone_on_with(accelerator, model, tokenizer
 
 def test_checkpoints_by_the_clock(accelerator, model, tokenizer, tmp_path):
     config = copy.copy(CONFIG)
-    config.save_steps, config.save_minutes, config.save_total_limit = 1000, 1e-9, 3
+    config = replace(config, save_steps=1000, save_minutes=1e-9, save_total_limit=3)
     go, _, _ = trainer(accelerator, model, tokenizer, tmp_path, steps=4, config=config)
     (tmp_path / ".step-00000007.partial").mkdir()  # a killed run's
     go()
@@ -255,8 +262,38 @@ def test_a_text_source_that_dies_says_where_to_go_on(accelerator, model, tokeniz
     loader._read = dies
     loader.buffer_size = 300
     go = partial(pretrain, *go.args[:4], Horizon(2000, 2, 256), *go.args[5:])
-    with pytest.raises(RecipeError, match=r"failed 6 times in a row: the same command goes on from .*step-"):
+    with pytest.raises(RecipeError, match=r"failed 6 times in a row: the same command resumes from .*step-"):
         go()
+
+
+def test_weights_that_are_not_finite_are_not_written(accelerator, model, tokenizer, tmp_path):
+    """An update can break them where loss and gradient were finite."""
+    go, broken, optimizer = trainer(accelerator, model, tokenizer, tmp_path)
+
+    def overflow(*_):
+        if newest_whole(tmp_path):
+            broken.lm_head.weight.data[0, 0] = math.inf
+
+    optimizer.register_step_post_hook(overflow)
+    config = replace(CONFIG, save_steps=1)
+    go = partial(pretrain, *go.args[:5], config, *go.args[6:])
+    with pytest.raises(RecipeError, match=r"step-00000002 is not written: 1 of its weights .*lm_head.*step-00000001;"):
+        go()
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_compiled_models_checkpoint_needs_no_compiler(accelerator, model, tokenizer, tmp_path):
+    """Nor does a plain one's forbid it: torch_compile may change between two runs."""
+    go, whole, _ = trainer(accelerator, model, tokenizer, tmp_path / "whole")
+    go()
+    for compiles in (True, False, True):  # each four steps further
+        go, trained, _ = trainer(accelerator, model, tokenizer, tmp_path / "mixed")
+        chosen = torch.compile(trained, backend="eager") if compiles else trained
+        stop_after(trained, passes=7)
+        partial(pretrain, go.args[0], chosen, *go.args[2:])()
+    newest = newest_whole(tmp_path / "mixed")
+    assert not [name for name in load_file(newest / "model.safetensors") if "_orig_mod" in name or "module." in name]
+    assert same(trained, whole)
 
 
 @pytest.mark.parametrize("rounds", [False, True])

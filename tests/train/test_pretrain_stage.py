@@ -70,16 +70,21 @@ def folder(tmp_path, tokenizer):
     return tmp_path
 
 
+def record(run: Path) -> dict:
+    return json.loads((run / "pretrain/stage.json").read_text())
+
+
 def weights(run: Path) -> dict:
     return load_file(run / "pretrain/model.safetensors")
 
 
+@pytest.mark.slow
 def test_two_processes_stopped_and_killed_end_as_if_they_had_not_been(folder):
     whole = Launch(folder, "whole", 2)
     stopped = Launch(folder, "stopped", 2)
     stopped.wait_for(4)
     stopped.signal(signal.SIGTERM, launcher=False)
-    assert "with a checkpoint; the same command goes on" in stopped.output()
+    assert "with a checkpoint; the same command resumes" in stopped.output()
     assert stopped.process.returncode == 0
     assert not (folder / "stopped/pretrain").exists()
     shutil.copytree(folder / "stopped", folder / "alone")
@@ -92,16 +97,19 @@ def test_two_processes_stopped_and_killed_end_as_if_they_had_not_been(folder):
     last = Launch(folder, "stopped", 2)
     assert "resumed from step" in last.output()
     whole.output()
+    assert [record(folder / name)["world_size"] for name in ("whole", "stopped")] == [2, 2]
     expected, found = weights(folder / "whole"), weights(folder / "stopped")
     assert all((expected[name] == found[name]).all() for name in expected)
 
     alone = Launch(folder, "alone", 1)
     output = alone.output()
     assert alone.process.returncode == 0, output
-    assert "written by 2 process(es), now 1: the text is divided among them from here on" in output
-    assert json.loads((folder / "alone/pretrain/stage.json").read_text())["tokens"] == STEPS * 512
+    assert "written by 2 process(es), now 1: still 8 rows per step, as 2 micro-batch(es) of 4" in output
+    assert record(folder / "alone")["tokens"] == STEPS * 512
+    assert record(folder / "alone")["world_size"] == 1
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_whole_run_stops_it_behind_a_checkpoint(tmp_path):
     options = ("--name", "stopped", "--until", "pretrain", "--set", "pretrain.max_steps=400")
     process = subprocess.Popen(
@@ -113,6 +121,6 @@ def test_sigterm_to_the_whole_run_stops_it_behind_a_checkpoint(tmp_path):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
-    assert "with a checkpoint; the same command goes on" in output
+    assert "with a checkpoint; the same command resumes" in output
     assert not (tmp_path / "runs/stopped/pretrain").exists()
     assert "report" not in output, "it went no further"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from nanohf.train.progress import Speedometer, clock, say
+from nanohf import console
+from nanohf.train.progress import Speedometer, clock
 
 
 @pytest.fixture
@@ -59,5 +60,5 @@ def test_clock(seconds, shown):
 def test_only_the_main_process_speaks(monkeypatch, capsys):
     for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)
-        say(f"rank {rank}")
+        console.progress(f"rank {rank}")
     assert capsys.readouterr().err == "rank 0\n"

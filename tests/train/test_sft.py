@@ -5,24 +5,25 @@ from pathlib import Path
 import pytest
 from trl import SFTTrainer
 
-from nanohf.data.conversations import Source
+from nanohf.data.chat_source import ChatSource
 from nanohf.data.mixture import mixture
 from nanohf.errors import RecipeError
-from nanohf.recipe import loading as recipe
+from nanohf.recipe.loading import load_recipe
 from nanohf.stages import sft
+from nanohf.train.trl_arguments import training_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes/demo/sft.yaml"
+SOURCES = [
+    ChatSource("builtin", "gsm8k", "problems", rows=20),
+    ChatSource("builtin", "messages", "conversations", rows=20),
+    ChatSource("builtin", "document", rows=10),
+]
 
 
 def trainer_of(model, tokenizer, tmp_path, *overrides) -> SFTTrainer:
-    _, args = recipe.load("sft", ["--config", str(RECIPE), *overrides])
+    args = training_arguments(load_recipe("sft", ["--config", str(RECIPE), *overrides]), "unused")
     args.output_dir = str(tmp_path)
-    sources = [
-        Source("builtin", "gsm8k", "problems", rows=20),
-        Source("builtin", "messages", "conversations", rows=20),
-        Source("builtin", "document", rows=10),
-    ]
-    rows, _ = mixture(tokenizer, sources, args)
+    rows, _ = mixture(tokenizer, SOURCES, args)
     args.assistant_only_loss = False
     return SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
 
@@ -69,7 +70,7 @@ def test_a_model_of_another_architecture_is_refused(model, tmp_path):
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"model_type": "nanohf"', '"model_type": "llama"'))
     with pytest.raises(RecipeError, match="is a llama model, not nanohf"):
-        sft.load(str(tmp_path))
+        sft.starting_model(str(tmp_path))
 
 
 def test_packed_documents_do_not_see_each_other(model, tokenizer, tmp_path):
@@ -104,5 +105,5 @@ def test_a_recipe_that_cannot_be_meant(tmp_path, mixture, held_out, more, says):
     path = tmp_path / "sft.yaml"
     path.write_text(f"stage: sft\nmixture: [{mixture}]\neval_mixture: [{held_out}]\n{more}\n")
     with pytest.raises(RecipeError) as error:
-        recipe.load("sft", ["--config", str(path)])
+        load_recipe("sft", ["--config", str(path)])
     assert says in str(error.value)

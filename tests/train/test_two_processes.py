@@ -92,12 +92,13 @@ def single(tmp_path, monkeypatch):
     return lambda **settings: two_processes.train(tmp_path, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [("ddp", "DistributedType.MULTI_CPU"), ("fsdp2", "DistributedType.FSDP")])
 def test_two_processes_are_one(runs, single, name, kind):
     one = single(**json.loads(SETTINGS))
     ranks = [json.loads((runs[name] / f"found-{rank}.json").read_text()) for rank in range(2)]
     for found in ranks:
-        assert found["type"] == kind
+        assert (found["type"], found["world_size"]) == (kind, 2)
         assert found["losses"] == pytest.approx(one["losses"], abs=1e-5, rel=0)
         assert found["state"] == pytest.approx(one["state"] / 2, rel=0.05)
         assert found["resumed"] == found["losses"][10:]
@@ -108,6 +109,7 @@ def test_two_processes_are_one(runs, single, name, kind):
     assert one["losses"][-1] < 0.7 * one["losses"][0]
 
 
+@pytest.mark.slow
 def test_eight_passes_are_one(single):
     assert single(passes=8)["losses"] == pytest.approx(single()["losses"], abs=1e-5, rel=0)
 
@@ -138,14 +140,13 @@ def test_the_stage_under_fsdp2(runs):
 
     tokenizer = AutoTokenizer.from_pretrained(killed)
     model = AutoModelForCausalLM.from_pretrained(killed)
-    batches = RECIPE["eval_tokens"] // (RECIPE["per_device_train_batch_size"] * RECIPE["max_length"]) // 2
-    loaders = [
-        PackedLoader(text_stream("builtin", "validation"), lambda t: encode_documents(tokenizer, t), 2, 64, rank, 2)
-        for rank in range(2)
-    ]
-    rows = [next(loader) for loader in loaders for _ in range(batches)]
+    batches = RECIPE["eval_tokens"] // (RECIPE["per_device_train_batch_size"] * RECIPE["max_length"])
+    loader = PackedLoader(text_stream("builtin", "validation"), lambda t: encode_documents(tokenizer, t), 2, 64)
+    rows = [next(loader) for _ in range(batches)]
     bpb = bits_per_byte(model, rows, torch.tensor(token_bytes(tokenizer)))
-    assert json.loads((killed / "stage.json").read_text())["after"] == pytest.approx(bpb, rel=1e-5)
+    record = json.loads((killed / "stage.json").read_text())
+    assert record["after"] == pytest.approx(bpb, rel=1e-5)
+    assert record["world_size"] == json.loads((whole / "stage.json").read_text())["world_size"] == 2
 
 
 def test_what_fsdp2_cannot_do_is_said():

@@ -88,6 +88,7 @@ def train(folder: Path, passes: int = 1, **settings) -> dict:
     after = steps(accelerator, resumed, again, range(10, 20), passes)
     same = all(torch.equal(t, weights[name]) for name, t in accelerator.get_state_dict(resumed).items())
     found = {"losses": losses, "resumed": after, "same": same, "state": own, "type": str(accelerator.distributed_type)}
+    found |= {"world_size": accelerator.num_processes}
     found |= {"named": {name: t.double().norm().item() for name, t in named.items()}, "carried": came_over}
     (folder / f"found-{accelerator.process_index}.json").write_text(json.dumps(found))
     return found

@@ -45,7 +45,7 @@ def tell(pattern: str, cast: Cast) -> str:
 
 
 def patterns(text: str) -> list[str]:
-    """One pattern a line; an indented line goes on with the one before."""
+    """One pattern per line; an indented line continues the one before."""
     return re.sub(r"\n +", " ", text.strip()).split("\n")
 
 

@@ -22,7 +22,7 @@ def nouns(words: str) -> list[Member]:
 
 
 def table(columns: str, text: str) -> list[Member]:
-    """One member a line, or several with `;` between them."""
+    """One member per line, or several with `;` between them."""
     rows = (re.split(", *", row) for row in re.split("; *|\n", text.strip()))
     return [Member(**dict(zip(columns.split(), row, strict=True))) for row in rows]
 
@@ -119,7 +119,7 @@ GOODS = nouns(
 
 
 def people(start: int, names: str) -> list[Member]:
-    """She, he, she, he, ...; where they live and what they do follows from their number, from `start` on."""
+    """She, he, she, he, ...; where they live and what they do follow from their number, counted from `start`."""
     pronouns = [{"he": "she", "him": "her", "his": "her"}, {"he": "he", "him": "him", "his": "his"}]
     return [
         Member(
@@ -142,7 +142,7 @@ TRAIN_PEOPLE = people(
 TEST_PEOPLE = people(24, "Lena Oscar Tina Adam Maya Eric Sofia Ivan Julia Ralph Alma Dan")
 EVERYBODY = TRAIN_PEOPLE + TEST_PEOPLE
 
-MEMBERS = {
+MEMBERS: dict[str, list] = {
     "land": LANDS,
     "town": TOWNS,
     "animal": ANIMALS,

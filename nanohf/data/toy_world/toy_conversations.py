@@ -25,7 +25,7 @@ def conversation(rng: random.Random, split: str) -> dict:
 
 
 def topics(text: str) -> list[list[list[str]]]:
-    """A topic a paragraph, an exchange a line: what the user says -> what the assistant answers."""
+    """One topic per paragraph, one exchange per line: what the user says -> what the assistant answers."""
     return [[line.split(" -> ") for line in patterns(part)] for part in text.split("\n\n")]
 
 

@@ -28,7 +28,7 @@ def document(rng: random.Random, split: str) -> dict:
 
 
 def passage(rng: random.Random, split: str, cast: Cast) -> str:
-    """A problem of the split's numbers told as prose, with its result, about the people of a document."""
+    """A word problem with numbers of the split, told as prose with its result, about the people of a document."""
     template = rng.choice(rng.choice((ONE_STEP, ONE_STEP, TWO_STEP)))
     cast = Cast(rng, cast.people, A=cast["A"], B=cast["B"], **template.draw(rng, split))
     question = tell(rng.choice(template.questions), cast)
@@ -55,7 +55,8 @@ class Genre(NamedTuple):
 
 
 def genre(text: str, **how: bool) -> Genre:
-    return Genre(*(patterns(part) for part in text.split("\n\n")), **how)
+    opening, body, ending = (patterns(part) for part in text.split("\n\n"))
+    return Genre(opening, body, ending, **how)
 
 
 STORY = genre("""
@@ -304,7 +305,7 @@ MAKING = [genre(_MAKING % dict(zip(_STEPS, line.split("; "), strict=True)), whol
 
 GENRES = [[STORY], [STORY], [FABLE], [PLACE], [DAY], MAKING, [LETTER], [DIARY], [FACTS], [FACTS], [TALK]]
 
-# These set the scene, in the present tense, for arithmetic: a problem told in prose follows each sentence.
+# These set the scene, in the present tense, for arithmetic: a word problem told in prose follows each sentence.
 COUNTING = [
     genre("""
 It is market day in {A.town}. {A} (sells|brings|carries) {food}, and {B} (buys|looks for) {good}.

@@ -1,4 +1,4 @@
-"""Problems: templates of questions and answers, from which numbers and a cast make one problem."""
+"""Word problems: templates of questions and answers, which numbers and a cast turn into one word problem."""
 
 import operator
 import random
@@ -19,7 +19,7 @@ def held_out(numbers: Iterable[int]) -> bool:
 
 
 class Template:
-    """A kind of problem: its answer, line by line, and the wordings of its question.
+    """A kind of word problem: its answer, line by line, and the wordings of its question.
 
     The answer carries the arithmetic: `[a*b]` is a step on the question's numbers a, b, c, d; r1 and r2 are
     the results of earlier steps. A number is drawn from 2..60, or from the range given, (low, high), or as a
@@ -35,7 +35,7 @@ class Template:
     def draw(self, rng: random.Random, split: str) -> dict[str, int]:
         """Different numbers of this split whose steps are exact, with results in 2..999; also the results."""
         while True:
-            numbers = {}
+            numbers: dict[str, int] = {}
             for name, (*unit, low, high) in self.ranges.items():
                 numbers[name] = rng.randint(low, high) * (numbers[unit[0]] if unit else 1)
             drawn = set(numbers.values())
@@ -43,7 +43,7 @@ class Template:
                 return numbers
 
     def solve(self, numbers: dict[str, int]) -> bool:
-        """Add the result of each step to the numbers, as r1, r2, ...; whether all of them are good ones."""
+        """Add the result of each step to the numbers, as r1, r2, ...; whether all of them are allowed."""
         for i, (left, sign, right) in enumerate(self.steps, 1):
             x, y = numbers[left], numbers[right]
             numbers[f"r{i}"] = result = OPERATIONS[sign](x, y)

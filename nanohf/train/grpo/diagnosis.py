@@ -37,14 +37,20 @@ def likely_cause(logs: list[dict]) -> str | None:
         return None
     wrong, right, cut = mean("groups/all_wrong"), mean("groups/all_right"), mean("completions/clipped_ratio")
     if cut > 0.5:
-        return f"{cut:.0%} of the completions are cut off: raise max_completion_length."
+        return (
+            f"{cut:.0%} of the completions are cut off: raise max_completion_length, as far as the model's context "
+            "goes (max_position_embeddings, question included)."
+        )
     if wrong > 0.8:
         return (
             f"In {wrong:.0%} of the groups all are wrong: the model cannot do the task yet. Train sft longer or on "
-            "more problems like these, take easier ones, or raise num_generations."
+            "more word problems like these, take easier ones, or raise num_generations."
         )
     if right > 0.8:
-        return f"In {right:.0%} of the groups all are right: the problems are too easy. Take harder ones or stop here."
+        return (
+            f"In {right:.0%} of the groups all are right: the word problems are too easy. Take harder ones or "
+            "stop here."
+        )
     if wrong + right > 0.8:
         return (
             f"In {wrong + right:.0%} of the groups all are right or all wrong (entropy {mean('entropy'):.2f}): "

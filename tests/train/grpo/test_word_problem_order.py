@@ -8,14 +8,14 @@ import pytest
 from trl.trainer.utils import RepeatSampler
 
 from nanohf.errors import RecipeError
-from nanohf.train.grpo.word_problem_order import ProblemOrder
+from nanohf.train.grpo.word_problem_order import WordProblemOrder
 
 
-def drawn(order: ProblemOrder, generations: int, rate=lambda problem, number: 0.5) -> list[list[int]]:
+def drawn(order: WordProblemOrder, generations: int, rate=lambda problem, number: 0.5) -> list[list[int]]:
     """The problems of so many generations, whose pass rates become known as in training: one later."""
     problems = []
-    for number, chosen in enumerate(islice(order.generations(), generations)):
-        problems.append(chosen)
+    for number, generation in enumerate(islice(order.generations(), generations)):
+        problems.append(generation)
         if number >= order.ahead:
             order.rates.append([rate(p, number) for p in problems[number - order.ahead]])
     return problems
@@ -23,55 +23,58 @@ def drawn(order: ProblemOrder, generations: int, rate=lambda problem, number: 0.
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_the_first_epoch_is_trls(shuffle):
-    order = ProblemOrder(problems=23, size=4, samples=3, repeats=2, seed=7, shuffle=shuffle)
+    order = WordProblemOrder(word_problems=23, per_generation=4, num_generations=3, repeats=2, seed=7, shuffle=shuffle)
     trls = RepeatSampler(range(23), mini_repeat_count=3, batch_size=4, repeat_count=2, seed=7, shuffle=shuffle)
     assert list(order) == list(trls)
     assert len(order) == len(trls) == 5 * 4 * 3 * 2
 
 
 def test_too_few_problems():
-    with pytest.raises(RecipeError, match="3 problems are fewer than the 4"):
-        ProblemOrder(3, 4, 1, 1, seed=3)
+    with pytest.raises(RecipeError, match="3 word problems are fewer than the 4"):
+        WordProblemOrder(3, 4, 1, 1, seed=3)
+    assert sorted(WordProblemOrder(4, 4, 1, 1, seed=3)) == [0, 1, 2, 3]
 
 
 def test_no_problem_comes_again_before_all_have_come():
-    problems = [p for chosen in drawn(ProblemOrder(24, 4, 1, 1, seed=3), 18) for p in chosen]
+    problems = [p for generation in drawn(WordProblemOrder(24, 4, 1, 1, seed=3), 18) for p in generation]
     assert all(sorted(problems[i : i + 24]) == list(range(24)) for i in (0, 24, 48))
     assert problems[:24] != problems[24:48]
 
 
-def test_every_epoch_goes_on_where_the_last_one_ended():
-    order = ProblemOrder(10, 4, 1, 1, seed=3)
+def test_every_epoch_continues_where_the_last_one_ended():
+    order = WordProblemOrder(10, 4, 1, 1, seed=3)
     epochs = []
     for epoch in range(3):
         order.on_epoch_begin(None, SimpleNamespace(epoch=float(epoch)), None)
         epochs += list(order)
-    assert epochs == [p for chosen in islice(order.generations(), 6) for p in chosen]
+    assert epochs == [p for generation in islice(order.generations(), 6) for p in generation]
 
 
 @pytest.mark.parametrize("ahead", [1, 2])
-def test_a_resumed_order_goes_on_as_it_would_have(ahead):
+def test_a_resumed_order_continues_as_it_would_have(ahead):
     def rate(problem: int, number: int) -> float:
         return (problem * 7 + number) % 3 / 2  # 0, 1/2 or 1, and not always the same for one problem
 
-    whole = ProblemOrder(20, 4, 1, 1, seed=1, skip_settled=0.6, ahead=ahead)
+    whole = WordProblemOrder(20, 4, 1, 1, seed=1, skip_settled=0.6, ahead=ahead)
     problems = drawn(whole, 40, rate)
-    resumed = ProblemOrder(20, 4, 1, 1, seed=1, skip_settled=0.6, ahead=ahead)
-    saved = {"ProblemOrder": {"args": {}, "attributes": {"rates": whole.rates[:23]}}}
+    resumed = WordProblemOrder(20, 4, 1, 1, seed=1, skip_settled=0.6, ahead=ahead)
+    saved = {"WordProblemOrder": {"args": {}, "attributes": {"rates": whole.rates[:23]}}}
     resumed.on_train_begin(None, SimpleNamespace(stateful_callbacks=saved), None)
     assert list(islice(resumed.generations(), 24)) == problems[:24]
 
 
 def test_settled_problems_come_less_often_and_the_others_more():
-    order = ProblemOrder(40, 4, 1, 1, seed=5, skip_settled=0.75)
-    counts = Counter(p for chosen in drawn(order, 2000, lambda p, _: [0.0, 0.5, 1.0, 0.5][p % 4]) for p in chosen)
+    order = WordProblemOrder(40, 4, 1, 1, seed=5, skip_settled=0.75)
+    counts = Counter(
+        p for generation in drawn(order, 2000, lambda p, _: [0.0, 0.5, 1.0, 0.5][p % 4]) for p in generation
+    )
     settled = sum(counts[p] for p in range(40) if p % 2 == 0)
     assert settled / 8000 == pytest.approx(0.25 / 1.25, abs=0.02)  # drawn a quarter as often as the other half
-    assert all(len(set(chosen)) == 4 for chosen in islice(order.generations(), 100))
+    assert all(len(set(generation)) == 4 for generation in islice(order.generations(), 100))
 
 
 def test_what_is_settled_may_become_open_again():
     """A problem is judged by its last group only."""
-    order = ProblemOrder(8, 2, 1, 1, seed=5, skip_settled=0.9)
+    order = WordProblemOrder(8, 2, 1, 1, seed=5, skip_settled=0.9)
     problems = drawn(order, 400, lambda p, number: 1.0 if number < 20 else 0.5)
-    assert Counter(p for chosen in problems[-80:] for p in chosen).keys() == set(range(8))
+    assert Counter(p for generation in problems[-80:] for p in generation).keys() == set(range(8))

@@ -1,0 +1,153 @@
+"""What recipes of midtrain, sft and grpo may say beside TRL's own keys. No torch, no TRL."""
+
+from dataclasses import MISSING, dataclass, field, fields
+from importlib.util import find_spec
+from typing import Any
+
+from nanohf.data.chat_source import ChatSource
+from nanohf.errors import RecipeError
+from nanohf.recipe.schemas import RunFolder, missing_trackers, too_small
+from nanohf.recipe.stage_names import CHAT_STAGES
+from nanohf.recipe.trl_keys import trl_keys
+
+RATES = ("lr_scale", "matrix_lr", "embedding_lr", "head_lr")
+LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+# Of GRPOConfig, what only transformers' generate or vLLM would use.
+NOT_THE_ENGINES = (
+    "top_p", "min_p", "repetition_penalty", "generation_kwargs", "chat_template_kwargs", "cache_implementation",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PostTrainingConfig(RunFolder):
+    """Beside TRL's own fields, which keep their names."""
+
+    model_name_or_path: str = field(default="pretrain", metadata={"help": "a stage of the run, a folder or a Hub id"})
+    optimizer: str = field(default="muon", metadata={"help": "muon: ours; trl: what optim and learning_rate say"})
+    lr_scale: float = field(default=1.0, metadata={"help": "muon only: factor on the three learning rates below"})
+    matrix_lr: float = field(default=0.02, metadata={"help": "Muon's learning rate in pretraining"})
+    embedding_lr: float = field(default=0.2, metadata={"help": "the embedding's, at width 768"})
+    head_lr: float = field(default=0.004, metadata={"help": "the head's, at width 768"})
+    max_nonfinite_steps: int = field(
+        default=10, metadata={"help": "end after so many steps in a row without a finite loss and gradient"}
+    )
+    use_peft: bool = field(default=False, metadata={"help": "train LoRA adapters; the result is merged, a plain model"})
+    lora_r: int = field(default=16, metadata={"help": "rank of the adapters"})
+    lora_alpha: int = field(default=32, metadata={"help": "adapters count alpha / r times"})
+    lora_dropout: float = field(default=0.0, metadata={"help": "before the adapters"})
+    lora_target_modules: list[str] = field(default_factory=lambda: ["all-linear"], metadata={"help": "what to adapt"})
+
+    def __post_init__(self):
+        errors = too_small(
+            self, max_nonfinite_steps=1, lora_r=1, lora_alpha=1, lr_scale=0, matrix_lr=0, embedding_lr=0, head_lr=0
+        )
+        if self.optimizer not in ("muon", "trl"):
+            errors.append(f"optimizer={self.optimizer!r} must be muon or trl")
+        if not 0 <= self.lora_dropout < 1:
+            errors.append(f"lora_dropout={self.lora_dropout} must be from 0 to below 1")
+        if self.optimizer == "trl":
+            errors += self.changed(RATES, "with optimizer: trl, which takes learning_rate")
+        if not self.use_peft:
+            errors += self.changed(LORA, "without use_peft: true")
+        if errors:
+            raise RecipeError(errors)
+
+    def changed(self, names: tuple[str, ...], where: str) -> list[str]:
+        """An error for each of the fields that differs from its default."""
+        defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(self)}
+        return [
+            f"{name}={value} does nothing {where}; leave it out (default: {defaults[name]})"
+            for name in names
+            if (value := getattr(self, name)) != defaults[name]
+        ]
+
+    def errors_with(self, trl: Any) -> list[str]:
+        """What does not fit together with the recipe's TRL keys."""
+        return missing_trackers(trl.report_to)
+
+
+@dataclass(frozen=True)
+class ChatConfig(PostTrainingConfig):
+    """Keys of midtrain.yaml and sft.yaml."""
+
+    stage: str = field(default="sft", metadata={"help": "midtrain or sft: the folder the result goes to"})
+    mixture: list[ChatSource] = field(default_factory=list, metadata={"help": "sources: see data.chat_source"})
+    eval_mixture: list[ChatSource] = field(
+        default_factory=list, metadata={"help": "the same, measured before and after"}
+    )
+    carry_optimizer: bool = field(
+        default=False, metadata={"help": "begin with the moments that model_name_or_path ended with and kept"}
+    )
+    keep_optimizer: bool = field(default=False, metadata={"help": "beside the result, for the next stage to carry on"})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.stage not in CHAT_STAGES:
+            raise RecipeError(f"stage={self.stage!r} must be midtrain or sft")
+        errors = [
+            f"{name} is empty; list at least one source"
+            for name in ("mixture", "eval_mixture")
+            if not getattr(self, name)
+        ]
+        for name in ("carry_optimizer", "keep_optimizer"):
+            if getattr(self, name) and (self.use_peft or self.optimizer != "muon"):
+                errors.append(f"{name} is for our optimizer over the whole model; leave out use_peft and optimizer")
+        if errors := errors or self.document_errors():
+            raise RecipeError(errors)
+
+    def document_errors(self) -> list[str]:
+        errors = []
+        for name in ("mixture", "eval_mixture"):
+            sources = getattr(self, name)
+            if all(source.is_document for source in sources):
+                errors.append(f"{name} has documents only; add at least one source of conversations")
+            if (shares := sum(source.share or 0 for source in sources)) >= 1:
+                errors.append(f"{name}: the shares of its documents add up to {shares:g}; leave room below 1")
+        if any(source.share for source in self.eval_mixture):
+            errors.append("eval_mixture: a share has no meaning there; give the documents' number as rows")
+        return errors
+
+
+@dataclass(frozen=True)
+class WordProblemConfig(PostTrainingConfig):
+    """Keys of grpo.yaml."""
+
+    dataset: str = field(default="builtin", metadata={"help": "word problems: builtin, a folder or a Hub id"})
+    dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
+    dataset_rows: int | None = field(default=None, metadata={"help": "only the first so many"})
+    eval_problems: int = field(default=400, metadata={"help": "test word problems for pass@k"})
+    eval_generations: int = field(default=8, metadata={"help": "samples per word problem for pass@k, k up to this"})
+    eval_every: int = field(default=60, metadata={"help": "pass@k every so many steps, before and after besides"})
+    skip_settled: float = field(
+        default=0.0, metadata={"help": "chance to pass over a word problem whose last group was all right or all wrong"}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        errors = too_small(self, eval_problems=1, eval_generations=1, eval_every=1)
+        if not 0 <= self.skip_settled < 1:
+            errors.append(f"skip_settled={self.skip_settled} must be from 0 to below 1")
+        if errors:
+            raise RecipeError(errors)
+
+    def errors_with(self, trl: Any) -> list[str]:
+        errors = super().errors_with(trl) + too_small(trl, top_k=0)
+        generation = (trl.steps_per_generation or trl.gradient_accumulation_steps) * trl.num_iterations  # micro-batches
+        if trl.save_steps * trl.gradient_accumulation_steps % generation:
+            steps = generation // trl.gradient_accumulation_steps
+            errors.append(
+                f"save_steps={trl.save_steps} must be a multiple of {steps}, the steps that one generation serves, "
+                "or a resumed run does not continue as it was. "
+                f"Try {max(1, round(trl.save_steps / steps)) * steps}."
+            )
+        if self.skip_settled and trl.dataloader_num_workers:
+            errors.append(
+                f"dataloader_num_workers={trl.dataloader_num_workers} draws word problems before the rewards are "
+                "known that skip_settled needs. Set it to 0."
+            )
+        unused = [name for name in NOT_THE_ENGINES if getattr(trl, name) != trl_keys("GRPOConfig")[name][1]]
+        if unused and not trl.use_vllm:
+            errors.append(f"{', '.join(unused)}: the engine uses temperature and top_k only; leave it out")
+        if trl.use_vllm and find_spec("vllm") is None:
+            errors.append("use_vllm needs vLLM and a CUDA GPU: pip install 'trl[vllm]', or leave use_vllm out")
+        return errors

@@ -1,0 +1,91 @@
+"""A recipe's TRL keys as TRL's own config object; and the list of those keys that recipes are checked against.
+
+python -m nanohf.train.trl_arguments    # writes the list again, after an update of TRL
+"""
+
+import json
+import typing
+from dataclasses import MISSING, asdict, fields
+from enum import Enum
+
+import torch
+from trl import GRPOConfig, SFTConfig
+
+from nanohf.errors import RecipeError
+from nanohf.hardware.device import device_type, multiplies_bf16
+from nanohf.recipe.loading import Recipe
+from nanohf.recipe.trl_keys import FILE, KINDS
+from nanohf.recipe.values import kinds_of
+
+CONFIGS = {"SFTConfig": SFTConfig, "GRPOConfig": GRPOConfig}
+
+
+def training_arguments(recipe: Recipe, output_dir: str) -> SFTConfig | GRPOConfig:
+    """TRL's config for a stage. Pushing is off: a finished stage is pushed once, with its card, by nanohf.hub.
+
+    Raises:
+        RecipeError: TRL refuses a value, or a combination of them; vLLM without a GPU.
+    """
+    check_vllm(recipe)
+    settings = asdict(recipe.trl)
+    if settings["bf16"] is None:
+        settings["bf16"] = bool(multiplies_bf16(device_type()))
+    if settings["use_cpu"] is None:
+        settings["use_cpu"] = not torch.cuda.is_available()
+    settings |= {"output_dir": output_dir, "push_to_hub": False}
+    try:
+        return CONFIGS[recipe.trl_config or ""](**settings)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{recipe.path}: {error}") from error
+
+
+def check_vllm(recipe: Recipe) -> None:
+    """
+    Raises:
+        RecipeError: the recipe asks for vLLM on a machine without a GPU for it.
+    """
+    if getattr(recipe.trl, "use_vllm", False) and not torch.cuda.is_available():
+        raise RecipeError(
+            f"{recipe.path}: use_vllm needs a CUDA GPU; without it the engine of nanohf generates, on any device"
+        )
+
+
+def check_arguments(recipes: list[Recipe]) -> None:
+    """
+    Raises:
+        RecipeError: all that TRL refuses.
+    """
+    errors = []
+    for recipe in recipes:
+        try:
+            training_arguments(recipe, output_dir=str(recipe.run_dir))
+        except RecipeError as error:
+            errors += error.messages
+    if errors:
+        raise RecipeError(errors)
+
+
+def installed_keys() -> dict[str, dict[str, tuple[list[str], object]]]:
+    """{config: {key: (kinds, default)}} of the installed TRL."""
+    return {name: dict(_keys(config)) for name, config in CONFIGS.items()}
+
+
+def _keys(config: type) -> typing.Iterator[tuple[str, tuple[list[str], object]]]:
+    hints = typing.get_type_hints(config)
+    names = {kind: name for name, kind in KINDS.items()}
+    for field in fields(config):
+        if field.init:
+            default = field.default if field.default_factory is MISSING else field.default_factory()
+            kinds = list(dict.fromkeys(names[kind] for kind in kinds_of(hints[field.name])))
+            kinds += ["null"] if default is None and "null" not in kinds else []
+            yield field.name, (kinds, default.value if isinstance(default, Enum) else default)
+
+
+if __name__ == "__main__":
+    lines = [
+        f' "{name}": {{\n'
+        + ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in keys.items())
+        + "\n }"
+        for name, keys in installed_keys().items()
+    ]
+    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
