@@ -1,11 +1,13 @@
 """Where text and examples come from: `builtin` (the toy world), files on this machine, or a Hub id."""
 
+import glob
 import logging
 from functools import partial
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
 from datasets.data_files import EmptyDatasetError
+from datasets.exceptions import DataFilesNotFoundError
 
 from nanohf import console
 from nanohf.data import spelling, text_files
@@ -16,7 +18,16 @@ from nanohf.data.skipped import skip_file, skipped_files
 from nanohf.data.text_stream import HubText, LocalText, TextStream
 from nanohf.errors import RecipeError
 
-__all__ = ["BUILTIN", "check_examples", "check_text", "examples", "is_local", "skipped_files", "text_stream"]
+__all__ = [
+    "BUILTIN",
+    "check_examples",
+    "check_text",
+    "examples",
+    "is_local",
+    "skipped_files",
+    "table_source",
+    "text_stream",
+]
 
 BUILTIN = "builtin"
 BUILTIN_DOCUMENTS = 10**9  # generated as they are read, so as good as endless
@@ -100,7 +111,7 @@ def streamed(kind: str, files: list[str]) -> IterableDataset:
 
 
 def examples(dataset: str, split: str, config: str | None = None, rows: int | None = None, seed: int = 0) -> Dataset:
-    """A table of examples: load_dataset(dataset, config, split=split), its first `rows` rows if given.
+    """A table of examples: load_dataset(dataset, config, split=split), or of a file, its first `rows` rows if given.
 
     For `builtin`, config is "conversations", "problems", "spelling" or "letter_counting" and rows is needed (there is
     no end to them).
@@ -109,7 +120,7 @@ def examples(dataset: str, split: str, config: str | None = None, rows: int | No
     if dataset == BUILTIN:
         make = spelling.rows if config in spelling.KINDS else world.rows
         return Dataset.from_list(list(make(config, split, rows, seed)))
-    table = load_dataset(dataset, config, split=split)
+    table = load_dataset(**table_source(dataset, config), split=split)
     return table if rows is None else table.select(range(min(rows, len(table))))
 
 
@@ -174,7 +185,7 @@ def check_examples(dataset: str, config: str | None = None, rows: int | None = N
         if rows is None or rows < 1:
             raise ValueError(f"dataset=builtin, config={config}, rows={rows}: it has no end; set rows")
     elif not dataset.endswith((".yaml", ".yml")) and is_local(dataset):
-        _data_files(dataset, config)
+        table_source(dataset, config)
 
 
 def is_local(dataset: str) -> bool:
@@ -190,13 +201,29 @@ def is_local(dataset: str) -> bool:
     return False
 
 
-def _data_files(dataset: str, config: str | None) -> dict[str, list[str]]:
-    is_local(dataset)
-    try:
-        builder = load_dataset_builder(dataset, config)
-    except EmptyDatasetError as error:
-        raise RecipeError(f"dataset={dataset!r} holds no data files ({', '.join(text_files.KINDS)})") from error
-    return builder.config.data_files
+def table_source(dataset: str, config: str | None = None) -> dict:
+    """What `load_dataset` and `load_dataset_builder` take for a table of examples: a Hub id, a folder, or a file.
+
+    A file is its split train. The splits of a folder are found as `datasets` finds them; where it finds no files, for
+    brackets in the path or endings in upper case, as those of a text are.
+
+    Raises:
+        RecipeError: no such file or folder, or no data files in it.
+    """
+    if not is_local(dataset):
+        return {"path": dataset, "name": config}
+    if Path(dataset).is_dir():
+        try:
+            load_dataset_builder(dataset, config)
+            return {"path": dataset, "name": config}
+        except (EmptyDatasetError, DataFilesNotFoundError):
+            pass
+    splits = text_files.splits(dataset)
+    kinds = sorted({str(text_files.kind(file)) for files in splits.values() for file in files})
+    if len(kinds) != 1:
+        raise RecipeError(f"dataset={dataset!r} holds {' and '.join(kinds)} files. Keep those of one format.")
+    files = {split: [glob.escape(str(file)) for file in files] for split, files in splits.items()}
+    return {"path": kinds[0], "data_files": files}
 
 
 def _note_skipped(record: logging.LogRecord) -> bool:

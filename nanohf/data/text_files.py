@@ -55,18 +55,8 @@ def find(dataset: str, config: str | None = None, split: str = "train") -> TextF
         RecipeError: no file that can be read, or no such split.
     """
     split = SPLITS.get(split, split)
-    others: list[Path] = []
-    if Path(dataset).is_file():
-        found = {split: [Path(dataset)]}
-    elif listed := bool(config) or _card_lists_files(dataset):
-        found = _listed(dataset, config)
-    else:
-        found, others = _labelled(Path(dataset), split)
-    if unread := [file for files in found.values() for file in files if not kind(file)]:
-        raise RecipeError(f"dataset={dataset!r}: {unread[0].name} has none of the endings {ENDINGS}")
-    if not found:
-        names = f" but {some(others)}" if others else ""
-        raise RecipeError(f"dataset={dataset!r} holds no data files{names}. These are read: {ENDINGS}")
+    listed = Path(dataset).is_dir() and (bool(config) or _card_lists_files(dataset))
+    found, others = (_listed(dataset, config), []) if listed else _found(dataset, split)
     if split not in found and split == "train" and not listed:  # a folder of nothing but test/
         return TextFiles(sorted(file for files in found.values() for file in files), [], others)
     if split not in found:
@@ -75,6 +65,23 @@ def find(dataset: str, config: str | None = None, split: str = "train") -> TextF
     held_out = next((name for name in ("validation", "test") if name != split and name in found), None)
     unused = [file for label, files in found.items() if label not in (split, held_out) for file in files]
     return TextFiles(sorted(found[split]), sorted(found.get(held_out, [])), sorted(others + unused))
+
+
+def splits(dataset: str) -> dict[str, list[Path]]:
+    """The files of a folder by their split, or the one file that `dataset` names as train."""
+    return _found(dataset, "train")[0]
+
+
+def _found(dataset: str, wanted: str) -> tuple[dict[str, list[Path]], list[Path]]:
+    """The files by the split they belong to, and those that are not read."""
+    path = Path(dataset)
+    if path.is_file() and not kind(path):
+        raise RecipeError(f"dataset={dataset!r} has none of the endings {ENDINGS}")
+    found, others = ({wanted: [path]}, []) if path.is_file() else _labelled(path, wanted)
+    if not found:
+        names = f" but {some(others)}" if others else ""
+        raise RecipeError(f"dataset={dataset!r} holds no data files{names}. These are read: {ENDINGS}")
+    return found, others
 
 
 def _labelled(folder: Path, wanted: str) -> tuple[dict[str, list[Path]], list[Path]]:
@@ -137,7 +144,10 @@ def _listed(folder: str, config: str | None) -> dict[str, list[Path]]:
         files = load_dataset_builder(folder, config).config.data_files or {}
     except (ValueError, FileNotFoundError) as error:
         raise RecipeError(f"dataset={folder!r}, dataset_config={config!r}: {' '.join(str(error).split())}") from error
-    return {SPLITS.get(str(split), str(split)): [Path(file) for file in files[split]] for split in files}
+    found = {SPLITS.get(str(split), str(split)): [Path(file) for file in files[split]] for split in files}
+    if unread := [file for files in found.values() for file in files if not kind(file)]:
+        raise RecipeError(f"dataset={folder!r}: {unread[0].name} has none of the endings {ENDINGS}")
+    return found
 
 
 def some(files: list[Path]) -> str:

@@ -8,7 +8,7 @@ from datasets.exceptions import DatasetNotFoundError
 from transformers import PreTrainedConfig
 
 from nanohf.data import text_files
-from nanohf.data.sources import BUILTIN, is_local
+from nanohf.data.sources import BUILTIN, is_local, table_source
 from nanohf.doctor.check_result import Result
 from nanohf.errors import RecipeError
 from nanohf.recipe.loading import Recipe
@@ -46,7 +46,7 @@ def reachable(stage: str, dataset: str, config: str | None, splits: list[str]) -
         count = len(files.train) + len(files.validation)
         return Result("ok", stage, what, f"{count:,} file{'s' * (count > 1)}{left_out}")
     try:
-        found = [str(split) for split in load_dataset_builder(dataset, config).config.data_files or {}]
+        found = [str(split) for split in load_dataset_builder(**table_source(dataset, config)).config.data_files or {}]
     except DatasetNotFoundError:
         why = (
             f"dataset={dataset!r} is neither on the Hub nor a folder here; mind the spelling, or log in if it is gated"

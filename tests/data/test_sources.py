@@ -36,7 +36,7 @@ def write(file: Path, documents: list[str], column: str = "text") -> None:
     match file.suffixes:
         case [".parquet"]:
             Dataset.from_list(rows).to_parquet(file)
-        case [".jsonl"]:
+        case [".jsonl" | ".json"]:
             file.write_text(lines)
         case [".jsonl", ".gz"]:
             file.write_bytes(gzip.compress(lines.encode()))
@@ -497,6 +497,21 @@ def test_examples_of_a_folder(tmp_path):
     assert len(examples(folder, "test", rows=999)) == 10
     with pytest.raises(ValueError, match="validation"):
         examples(folder, "validation")
+
+
+@pytest.mark.parametrize("name", ["chats.jsonl", "CHATS.JSONL", "chats[1].json", "deep[2]/er/train.jsonl", "up/A.CSV"])
+def test_examples_of_a_file_and_of_odd_paths(tmp_path, name, monkeypatch):
+    plain = tmp_path / f"plain{Path(name).suffix.lower()}"
+    write(plain, texts(0, 20))
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    plain.rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for dataset in (name, f"./{name}", str(tmp_path / name), *([str(Path(name).parent)] if "/" in name else [])):
+        check_examples(dataset)
+        assert examples(dataset, "train")["text"][:] == texts(0, 20)
+        assert examples(dataset, "train[:3]")["text"][:] == texts(0, 3)
+        with pytest.raises(ValueError, match="test"):
+            examples(dataset, "test")
 
 
 def test_examples_of_the_toy_world():
