@@ -2,6 +2,8 @@
 
 import glob
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -67,7 +69,8 @@ def text_stream(
         if is_local(dataset):
             files = text_files.find(dataset, config, split)
             own = files.validation if part == "validation" else files.train
-            return TextStream(LocalText(own or files.train, column), seed, None if files.validation else part)
+            with _readable(dataset):
+                return TextStream(LocalText(own or files.train, column), seed, None if files.validation else part)
         train, validation, load, size = _on_the_hub(dataset, config, column, split)
         source = HubText(validation if part == "validation" and validation else train, column, load, size)
         return TextStream(source, seed, None if validation else part)
@@ -137,12 +140,23 @@ def check_text(dataset: str, config: str | None = None, column: str = "text", sp
         console.progress(f"dataset={dataset!r}: not read: {text_files.some(files.left_out)}")
     for file in files.train + files.validation:
         if budget > 0:
-            _check_file(dataset, file, column)
-            budget -= min(HEAD, file.stat().st_size)
+            with _readable(dataset):
+                _check_file(dataset, file, column)
+                budget -= min(HEAD, file.stat().st_size)
     for part in ("train", "validation"):
         stream = text_stream(dataset, part, config, column, split)
         if not any(row["text"].strip() for row in stream.take(100)):
             raise RecipeError(f"dataset={dataset!r} has no text in column {column!r} of its first 100 documents")
+
+
+@contextmanager
+def _readable(dataset: str) -> Iterator[None]:
+    """A file that may not be read, or a link to nothing, is the user's to put right."""
+    try:
+        yield
+    except OSError as error:
+        fault = f"{error.filename}: {error.strerror or error}"
+        raise RecipeError(f"dataset={dataset!r}: {fault}. Remove it, or make it readable.") from error
 
 
 def _check_file(dataset: str, file: Path, column: str) -> None:

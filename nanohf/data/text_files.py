@@ -36,11 +36,11 @@ class TextFiles:
 
 def kind(file: Path) -> str | None:
     """parquet, json, text or csv, by the file's ending in any case; None: none that is read."""
-    return KINDS.get(Path(uncompressed(file.name)).suffix.lower())
+    return KINDS.get(os.path.splitext(uncompressed(file.name))[1].lower())
 
 
 def uncompressed(name: str) -> str:
-    return name[: -len(Path(name).suffix)] if name.lower().endswith(COMPRESSED) else name
+    return os.path.splitext(name)[0] if name.lower().endswith(COMPRESSED) else name
 
 
 def find(dataset: str, config: str | None = None, split: str = "train") -> TextFiles:
@@ -88,11 +88,13 @@ def _labelled(folder: Path, wanted: str) -> tuple[dict[str, list[Path]], list[Pa
     """The text files by the split they belong to, and the other files."""
     files = sorted(_walk(folder))
     texts = [file for file in files if kind(file)]
-    splits = {(file.parent, SPLITS.get(_stem(file))) for file in texts}
+    named: dict[Path, set[str | None]] = {}  # the splits that files of a folder are named after
+    for file in texts:
+        named.setdefault(file.parent, set()).add(SPLITS.get(_stem(file)))
     found: dict[str, list[Path]] = {}
     for file in texts:
-        siblings = {split for parent, split in splits if parent == file.parent} - {None}
-        names = _names(file.relative_to(folder), siblings > {"train"}, wanted)
+        has_siblings = named[file.parent] - {None} > {"train"}
+        names = _names(file.relative_to(folder), has_siblings, wanted)
         label = next((SPLITS.get(name, name) for name in names if name in SPLITS or name == wanted), "train")
         found.setdefault(label, []).append(file)
     return found, [file for file in files if not kind(file) and file.name.lower() != "readme.md"]
@@ -110,7 +112,7 @@ def _names(file: Path, has_siblings: bool, wanted: str) -> list[str]:
 
 
 def _stem(file: Path) -> str:
-    return Path(uncompressed(file.name)).stem.lower()
+    return os.path.splitext(uncompressed(file.name))[0].lower()
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -458,6 +458,14 @@ MISTAKES = {
         lambda folder: put(folder / "a.csv", "text\ncaf\xe9\n".encode("latin-1")),
         "row 2: it is not UTF-8",
     ),
+    "UTF-16 table": (
+        lambda folder: put(folder / "a.csv", "text\nx\n".encode("utf-16")),
+        "a.csv, row 1: it is not UTF-8",
+    ),
+    "a link to nothing": (
+        lambda folder: write(folder / "a.jsonl", texts(0, 50)) or (folder / "b.txt").symlink_to("gone"),
+        "b.txt: No such file or directory. Remove it",
+    ),
     "prose called .jsonl": (lambda folder: put(folder / "a.jsonl", "It was\na dark\n" * 99), "line 1: it is not JSON"),
     "one object of many lines": (lambda folder: put(folder / "a.json", '{\n"text":\n"x"\n}'), "line 1: it is not JSON"),
 }
