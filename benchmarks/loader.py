@@ -38,7 +38,7 @@ from nanohf.tokenizer.train_bpe import encode_documents, token_bytes, train_toke
 
 ROWS, LENGTH = 8, 1024
 DUMP = """
-import json, sys, time
+import json, os, sys, time
 from functools import partial
 import numpy
 from transformers import AutoTokenizer
@@ -59,7 +59,8 @@ batches = numpy.stack([next(loader).numpy().astype(numpy.int16) for _ in range(i
 numpy.save(out, batches)
 distinct = len({row.tobytes() for row in batches.reshape(-1, int(length))})
 shares = loader.shares() | {"distinct_rows": distinct, "rows": int(steps) * int(rows)}
-print(json.dumps(shares | {"epochs": loader.place["epoch"], "seconds": time.perf_counter() - started}))
+print(json.dumps(shares | {"epochs": loader.place["epoch"], "seconds": time.perf_counter() - started}), flush=True)
+os._exit(0)  # not waiting for the chunk that is read ahead
 """
 
 
