@@ -22,14 +22,13 @@ from nanohf.data.pieces import pieces
 from nanohf.data.text_stream import TextStream
 
 WAITING = 32  # rows' worth of rests; when more wait, they begin rows
-AHEAD = 128  # rows' worth of documents to choose from are enough
 ATTEMPTS = 6  # to read on when a stream dies, the pause between them doubling from a second on
 CHUNK = 128  # documents that are read and tokenised at a time
-CHUNK_CHARACTERS = 1_000_000
+CHUNK_CHARACTERS = 400_000
 
 
-# Where the next chunk begins: so many pieces (`skip`) behind the stream's state. Counted are pieces of the epoch over
-# all ranks (`position`) and what this rank read; `whole`: its tokens of a whole epoch, once it has read one.
+# Where the next chunk begins: `skip` pieces behind the stream's state, at piece `position` of the epoch over all ranks.
+# The other counts are this rank's; `whole`: its tokens of a whole epoch, once it has read one.
 OF_AN_EPOCH = {"position": 0, "skip": 0, "ended": False, "epoch_tokens": 0, "stream": None}
 BEGINNING = OF_AN_EPOCH | {"epoch": 0, "documents": 0, "empty": 0, "tokens": 0, "bytes": 0, "whole": 0, "read": []}
 
@@ -47,7 +46,8 @@ class PackedLoader:
             pieces; of a stream that gives such pieces itself, "begins" says which are a document's first.
         encode: texts to token ids, each starting with BOS.
         rank, world_size: piece number n of an epoch is read by rank n % world_size.
-        buffer_size: documents to choose from when a row is filled; more cut fewer and hold more memory.
+        buffer_size: documents to choose from when a row is filled, or as many rows' worth of longer ones; more cut
+            fewer and hold more memory.
 
     Raises:
         ValueError: the stream has no text for this rank.
@@ -136,12 +136,13 @@ class PackedLoader:
         short = next((i for i, rest in enumerate(self.rests) if len(rest.ids) < self.length), None)
         if short is not None or not self.buffer:
             return [self.rests.pop(short or 0)]
-        lengths = np.fromiter((len(document.ids) for document in self.buffer), int, len(self.buffer))
+        lengths = np.array([len(ids) for ids, _ in self.buffer])
         last, over = closing(lengths, room)
         fits = np.flatnonzero(lengths <= room)
         chosen = fits[:1].tolist() if over and len(fits) else last or [0]
         documents = [self.buffer[i] for i in chosen]
-        self.buffer = [document for i, document in enumerate(self.buffer) if i not in chosen]
+        for i in sorted(chosen, reverse=True):
+            del self.buffer[i]
         return documents
 
     def _fit(self, piece: Piece, room: int) -> np.ndarray:
@@ -157,7 +158,7 @@ class PackedLoader:
         """Reads until there is enough to choose from, into the next epoch only when nothing waits."""
         while True:
             enough = len(self.buffer) >= self.buffer_size
-            enough = enough or sum(len(document.ids) for document in self.buffer) >= AHEAD * self.length
+            enough = enough or sum(len(document.ids) for document in self.buffer) >= self.buffer_size * self.length
             if enough or (self.place["ended"] and (self.buffer or self.rests)):
                 return
             self._refill()
@@ -196,7 +197,7 @@ class PackedLoader:
         return documents, behind
 
     def _next_texts(self, place: dict) -> tuple[list[tuple[str, bool]], dict]:
-        """This rank's next texts from the place on, at most to the end of its epoch, and which begin documents."""
+        """This rank's next texts from a place on, at most to the epoch's end; whether each begins a document."""
         behind = dict(place)
         if behind["ended"]:
             behind |= OF_AN_EPOCH | {"epoch": behind["epoch"] + 1}

@@ -6,7 +6,7 @@ from nanohf import console
 
 NAMED = 100  # bad rows of one file that are named; what follows is one line
 
-skipped_files: set[str] = set()  # damaged files by their path, bad rows as PATH:LINE
+skipped_files: set[str] = set()  # damaged files by their path, bad rows as `PATH, line 7,001`
 _rows: Counter[str] = Counter()
 
 
@@ -17,8 +17,8 @@ def skip_file(file: str, reason: str) -> None:
 
 
 def skip_row(file: str, where: str, reason: str) -> None:
-    """where: the line or row, as `7001`."""
-    name = f"{file}:{where}"
+    """where: `line 7,001` or `row 7,001`."""
+    name = f"{file}, {where}"
     if name in skipped_files:
         return
     _rows[file] += 1
@@ -26,8 +26,8 @@ def skip_row(file: str, where: str, reason: str) -> None:
         skipped_files.add(name)
         console.warning(f"{name}: {reason}; skipped")
     elif _rows[file] == NAMED + 1:
-        skipped_files.add(f"{file}:more than {NAMED}")
-        console.warning(f"{file}: more than {NAMED} bad lines or rows; the others are skipped without a word")
+        skipped_files.add(f"{file}, more than {NAMED} rows")
+        console.warning(f"{file}: more than {NAMED} bad lines or rows; the others are skipped without naming them")
 
 
 def forget() -> None:

@@ -1,12 +1,17 @@
 """Where text and examples come from: `builtin` (the toy world), files on this machine, or a Hub id."""
 
+import glob
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
 from datasets.data_files import EmptyDatasetError
+from datasets.exceptions import DataFilesNotFoundError
 
+from nanohf import console
 from nanohf.data import spelling, text_files
 from nanohf.data import text_readers as readers
 from nanohf.data import toy_world as world
@@ -15,7 +20,16 @@ from nanohf.data.skipped import skip_file, skipped_files
 from nanohf.data.text_stream import HubText, LocalText, TextStream
 from nanohf.errors import RecipeError
 
-__all__ = ["BUILTIN", "check_examples", "check_text", "examples", "is_local", "skipped_files", "text_stream"]
+__all__ = [
+    "BUILTIN",
+    "check_examples",
+    "check_text",
+    "examples",
+    "is_local",
+    "skipped_files",
+    "table_source",
+    "text_stream",
+]
 
 BUILTIN = "builtin"
 BUILTIN_DOCUMENTS = 10**9  # generated as they are read, so as good as endless
@@ -47,7 +61,7 @@ def text_stream(
     Raises:
         RecipeError: no such source, split or column, no text, or too little of it for both parts.
     """
-    part = "train" if part == "train" else "validation"
+    part, seed = ("train", seed) if part == "train" else ("validation", 0)  # the same rows are measured for any seed
     if dataset == BUILTIN:
         rows = {"kind": "documents", "split": "train" if part == "train" else "test", "size": BUILTIN_DOCUMENTS}
         return IterableDataset.from_generator(world.rows, gen_kwargs=rows)
@@ -55,7 +69,8 @@ def text_stream(
         if is_local(dataset):
             files = text_files.find(dataset, config, split)
             own = files.validation if part == "validation" else files.train
-            return TextStream(LocalText(own or files.train, column), seed, None if files.validation else part)
+            with _readable(dataset):
+                return TextStream(LocalText(own or files.train, column), seed, None if files.validation else part)
         train, validation, load, size = _on_the_hub(dataset, config, column, split)
         source = HubText(validation if part == "validation" and validation else train, column, load, size)
         return TextStream(source, seed, None if validation else part)
@@ -81,7 +96,7 @@ def _on_the_hub(dataset: str, config: str | None, column: str, split: str) -> tu
         validation = [last]
     if (kind := text_files.kind(Path(train[0]))) is None:
         raise RecipeError(f"dataset={dataset!r}: {Path(train[0]).name} has none of the endings {text_files.ENDINGS}")
-    load = partial(_streamed, kind)
+    load = partial(streamed, kind)
     first = next(iter(load(train)), None)
     if first is None:
         raise RecipeError(f"dataset={dataset!r}: {Path(train[0]).name} holds no documents")
@@ -93,13 +108,13 @@ def _on_the_hub(dataset: str, config: str | None, column: str, split: str) -> tu
     return train, validation, load, splits[split].num_bytes if split in splits else None
 
 
-def _streamed(kind: str, files: list[str]) -> IterableDataset:
+def streamed(kind: str, files: list[str]) -> IterableDataset:
     options = {"parquet": {"on_bad_files": "warn"}, "text": {"sample_by": "document"}}.get(kind, {})
     return load_dataset(kind, data_files=files, split="train", streaming=True, **options)
 
 
 def examples(dataset: str, split: str, config: str | None = None, rows: int | None = None, seed: int = 0) -> Dataset:
-    """A table of examples: load_dataset(dataset, config, split=split), its first `rows` rows if given.
+    """A table of examples: load_dataset(dataset, config, split=split), or of a file, its first `rows` rows if given.
 
     For `builtin`, config is "conversations", "problems", "spelling" or "letter_counting" and rows is needed (there is
     no end to them).
@@ -108,7 +123,7 @@ def examples(dataset: str, split: str, config: str | None = None, rows: int | No
     if dataset == BUILTIN:
         make = spelling.rows if config in spelling.KINDS else world.rows
         return Dataset.from_list(list(make(config, split, rows, seed)))
-    table = load_dataset(dataset, config, split=split)
+    table = load_dataset(**table_source(dataset, config), split=split)
     return table if rows is None else table.select(range(min(rows, len(table))))
 
 
@@ -121,14 +136,27 @@ def check_text(dataset: str, config: str | None = None, column: str = "text", sp
     if dataset == BUILTIN or not is_local(dataset):
         return
     files, budget = text_files.find(dataset, config, split), CHECKED
+    if files.left_out:
+        console.progress(f"dataset={dataset!r}: not read: {text_files.some(files.left_out)}")
     for file in files.train + files.validation:
         if budget > 0:
-            _check_file(dataset, file, column)
-            budget -= min(HEAD, file.stat().st_size)
+            with _readable(dataset):
+                _check_file(dataset, file, column)
+                budget -= min(HEAD, file.stat().st_size)
     for part in ("train", "validation"):
         stream = text_stream(dataset, part, config, column, split)
         if not any(row["text"].strip() for row in stream.take(100)):
             raise RecipeError(f"dataset={dataset!r} has no text in column {column!r} of its first 100 documents")
+
+
+@contextmanager
+def _readable(dataset: str) -> Iterator[None]:
+    """A file that may not be read, or a link to nothing, is the user's to put right."""
+    try:
+        yield
+    except OSError as error:
+        fault = f"{error.filename}: {error.strerror or error}"
+        raise RecipeError(f"dataset={dataset!r}: {fault}. Remove it, or make it readable.") from error
 
 
 def _check_file(dataset: str, file: Path, column: str) -> None:
@@ -143,7 +171,7 @@ def _check_file(dataset: str, file: Path, column: str) -> None:
         if size > HEAD or (bad and bad[-1].fault.endswith("not UTF-8")):
             break
     if bad and (bad[-1].fault.endswith("not UTF-8") or len(bad) > MOST_BAD * (good + len(bad))):
-        row = bad[-1]
+        row = bad[-1] if bad[-1].fault.endswith("not UTF-8") else bad[0]
         share = "" if row.fault.endswith("not UTF-8") else f" ({len(bad):,} of the first {good + len(bad):,} rows)"
         raise RecipeError(_wrong_kind(dataset, f"{file}, {readers.place(file, row)}: {row.fault}{share}"))
 
@@ -171,7 +199,7 @@ def check_examples(dataset: str, config: str | None = None, rows: int | None = N
         if rows is None or rows < 1:
             raise ValueError(f"dataset=builtin, config={config}, rows={rows}: it has no end; set rows")
     elif not dataset.endswith((".yaml", ".yml")) and is_local(dataset):
-        _data_files(dataset, config)
+        table_source(dataset, config)
 
 
 def is_local(dataset: str) -> bool:
@@ -187,13 +215,29 @@ def is_local(dataset: str) -> bool:
     return False
 
 
-def _data_files(dataset: str, config: str | None) -> dict[str, list[str]]:
-    is_local(dataset)
-    try:
-        builder = load_dataset_builder(dataset, config)
-    except EmptyDatasetError as error:
-        raise RecipeError(f"dataset={dataset!r} holds no data files ({', '.join(text_files.KINDS)})") from error
-    return builder.config.data_files
+def table_source(dataset: str, config: str | None = None) -> dict:
+    """What `load_dataset` and `load_dataset_builder` take for a table of examples: a Hub id, a folder, or a file.
+
+    A file is its split train. The splits of a folder are found as `datasets` finds them; where it finds no files, for
+    brackets in the path or endings in upper case, as those of a text are.
+
+    Raises:
+        RecipeError: no such file or folder, or no data files in it.
+    """
+    if not is_local(dataset):
+        return {"path": dataset, "name": config}
+    if Path(dataset).is_dir():
+        try:
+            load_dataset_builder(dataset, config)
+            return {"path": dataset, "name": config}
+        except (EmptyDatasetError, DataFilesNotFoundError):
+            pass
+    splits = text_files.splits(dataset)
+    kinds = sorted({str(text_files.kind(file)) for files in splits.values() for file in files})
+    if len(kinds) != 1:
+        raise RecipeError(f"dataset={dataset!r} holds {' and '.join(kinds)} files. Keep those of one format.")
+    files = {split: [glob.escape(str(file)) for file in files] for split, files in splits.items()}
+    return {"path": kinds[0], "data_files": files}
 
 
 def _note_skipped(record: logging.LogRecord) -> bool:

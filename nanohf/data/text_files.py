@@ -36,11 +36,11 @@ class TextFiles:
 
 def kind(file: Path) -> str | None:
     """parquet, json, text or csv, by the file's ending in any case; None: none that is read."""
-    return KINDS.get(Path(uncompressed(file.name)).suffix.lower())
+    return KINDS.get(os.path.splitext(uncompressed(file.name))[1].lower())
 
 
 def uncompressed(name: str) -> str:
-    return name[: -len(Path(name).suffix)] if name.lower().endswith(COMPRESSED) else name
+    return os.path.splitext(name)[0] if name.lower().endswith(COMPRESSED) else name
 
 
 def find(dataset: str, config: str | None = None, split: str = "train") -> TextFiles:
@@ -55,18 +55,8 @@ def find(dataset: str, config: str | None = None, split: str = "train") -> TextF
         RecipeError: no file that can be read, or no such split.
     """
     split = SPLITS.get(split, split)
-    others: list[Path] = []
-    if Path(dataset).is_file():
-        found = {split: [Path(dataset)]}
-    elif listed := bool(config) or _card_lists_files(dataset):
-        found = _listed(dataset, config)
-    else:
-        found, others = _labelled(Path(dataset), split)
-    if unread := [file for files in found.values() for file in files if not kind(file)]:
-        raise RecipeError(f"dataset={dataset!r}: {unread[0].name} has none of the endings {ENDINGS}")
-    if not found:
-        names = f" but {_some(others)}" if others else ""
-        raise RecipeError(f"dataset={dataset!r} holds no data files{names}. These are read: {ENDINGS}")
+    listed = Path(dataset).is_dir() and (bool(config) or _card_lists_files(dataset))
+    found, others = (_listed(dataset, config), []) if listed else _found(dataset, split)
     if split not in found and split == "train" and not listed:  # a folder of nothing but test/
         return TextFiles(sorted(file for files in found.values() for file in files), [], others)
     if split not in found:
@@ -77,15 +67,34 @@ def find(dataset: str, config: str | None = None, split: str = "train") -> TextF
     return TextFiles(sorted(found[split]), sorted(found.get(held_out, [])), sorted(others + unused))
 
 
+def splits(dataset: str) -> dict[str, list[Path]]:
+    """The files of a folder by their split, or the one file that `dataset` names as train."""
+    return _found(dataset, "train")[0]
+
+
+def _found(dataset: str, wanted: str) -> tuple[dict[str, list[Path]], list[Path]]:
+    """The files by the split they belong to, and those that are not read."""
+    path = Path(dataset)
+    if path.is_file() and not kind(path):
+        raise RecipeError(f"dataset={dataset!r} has none of the endings {ENDINGS}")
+    found, others = ({wanted: [path]}, []) if path.is_file() else _labelled(path, wanted)
+    if not found:
+        names = f" but {some(others)}" if others else ""
+        raise RecipeError(f"dataset={dataset!r} holds no data files{names}. These are read: {ENDINGS}")
+    return found, others
+
+
 def _labelled(folder: Path, wanted: str) -> tuple[dict[str, list[Path]], list[Path]]:
     """The text files by the split they belong to, and the other files."""
     files = sorted(_walk(folder))
     texts = [file for file in files if kind(file)]
-    splits = {(file.parent, SPLITS.get(_stem(file))) for file in texts}
+    named: dict[Path, set[str | None]] = {}  # the splits that files of a folder are named after
+    for file in texts:
+        named.setdefault(file.parent, set()).add(SPLITS.get(_stem(file)))
     found: dict[str, list[Path]] = {}
     for file in texts:
-        siblings = {split for parent, split in splits if parent == file.parent} - {None}
-        names = _names(file.relative_to(folder), siblings > {"train"}, wanted)
+        has_siblings = named[file.parent] - {None} > {"train"}
+        names = _names(file.relative_to(folder), has_siblings, wanted)
         label = next((SPLITS.get(name, name) for name in names if name in SPLITS or name == wanted), "train")
         found.setdefault(label, []).append(file)
     return found, [file for file in files if not kind(file) and file.name.lower() != "readme.md"]
@@ -103,7 +112,7 @@ def _names(file: Path, has_siblings: bool, wanted: str) -> list[str]:
 
 
 def _stem(file: Path) -> str:
-    return Path(uncompressed(file.name)).stem.lower()
+    return os.path.splitext(uncompressed(file.name))[0].lower()
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -137,9 +146,12 @@ def _listed(folder: str, config: str | None) -> dict[str, list[Path]]:
         files = load_dataset_builder(folder, config).config.data_files or {}
     except (ValueError, FileNotFoundError) as error:
         raise RecipeError(f"dataset={folder!r}, dataset_config={config!r}: {' '.join(str(error).split())}") from error
-    return {SPLITS.get(str(split), str(split)): [Path(file) for file in files[split]] for split in files}
+    found = {SPLITS.get(str(split), str(split)): [Path(file) for file in files[split]] for split in files}
+    if unread := [file for files in found.values() for file in files if not kind(file)]:
+        raise RecipeError(f"dataset={folder!r}: {unread[0].name} has none of the endings {ENDINGS}")
+    return found
 
 
-def _some(files: list[Path]) -> str:
+def some(files: list[Path]) -> str:
     names = ", ".join(file.name for file in files[:3])
     return names if len(files) <= 3 else f"{names} and {len(files) - 3:,} more"

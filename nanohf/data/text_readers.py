@@ -247,7 +247,8 @@ def _csv(raw: BinaryIO, column: str) -> Iterator[Row]:
     delimiter = max(heads, key=lambda d: (column in heads[d], len(heads[d])))
     if column not in heads[delimiter]:
         if head.strip():
-            yield Row("", fault=f"no column {column!r} but {', '.join(heads[delimiter])}", where=1)
+            fault = _half_characters(head) or f"no column {column!r} but {', '.join(heads[delimiter])}"
+            yield Row("", fault=fault, where=1)
         return
     index, table = heads[delimiter].index(column), csv.reader(text, delimiter=delimiter)
     number = 1

@@ -5,7 +5,7 @@ shuffled. A state says where the block began and how much of it was given out; g
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from itertools import islice
 from math import nextafter
@@ -15,6 +15,7 @@ from random import Random
 import pyarrow.parquet
 from datasets import IterableDataset
 
+from nanohf import console
 from nanohf.data import text_readers as readers
 from nanohf.data.pieces import PIECE, pieces
 from nanohf.data.text_files import kind
@@ -35,6 +36,10 @@ class LocalText:
         self.chunks = [chunk for file in files for chunk in readers.chunks(file)]
         self._open: deque[list] = deque()  # [its turn in the order, rows read of it, reader]
         self._next = 0
+
+    def signature(self) -> str:
+        """Changes with the files' names and sizes."""
+        return _digest(f"{file} {file.stat().st_size} {self.limit}" for file in self.files)
 
     def place(self) -> dict:
         """Behind the last row that was read."""
@@ -64,7 +69,7 @@ class LocalText:
         return islice(readers.read(chunk, self.column, self.limit), skip, None)
 
     def text_bytes(self) -> int:
-        """About how many bytes of text the files hold: by figures of .parquet, else by the first file's beginning."""
+        """About how many bytes of text there are: by .parquet's own figures, else by the beginning of a file."""
         sizes, shares, total = Counter(), {}, 0.0
         for chunk in self.chunks:
             sizes[chunk.file] += chunk.size
@@ -102,6 +107,10 @@ class HubText:
         self.limit = PIECE
         self._stream: IterableDataset | None = None
 
+    def signature(self) -> str:
+        """Changes with the files' addresses, which hold the revision."""
+        return _digest(self.files)
+
     def place(self) -> dict:
         return self._stream.state_dict()
 
@@ -134,6 +143,7 @@ class TextStream:
         self.source, self.seed, self.part = source, seed, part
         self.below = 0.0 if part is None else _threshold(source)
         self.epoch, self._start, self._state = 0, {}, {}
+        self.signature = source.signature()
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch, self._start, self._state = epoch, {}, {}
@@ -143,7 +153,13 @@ class TextStream:
         return dict(self._state)
 
     def load_state_dict(self, state: dict) -> None:
-        """The next iteration begins there; the ones after it at the beginning again."""
+        """The next iteration begins there; the ones after it at the beginning again.
+
+        Where the files are not those of the state, the epoch starts over, with a warning.
+        """
+        if state and state["source"] != self.signature:
+            console.warning("the text has changed since the checkpoint (files or sizes): its epoch starts over")
+            state = {}
         self._start, self._state = dict(state), dict(state)
 
     def __iter__(self) -> Iterator[dict]:
@@ -155,7 +171,7 @@ class TextStream:
             block, more = self._block(documents)
             self._random(number).shuffle(block)
             for i, row in enumerate(block[given:], given + 1):
-                self._state = {"place": place, "block": number, "given": i}
+                self._state = {"place": place, "block": number, "given": i, "source": self.signature}
                 yield row
             place, number, given = self.source.place(), number + 1, 0
 
@@ -183,6 +199,10 @@ class TextStream:
         if whole is None or self.part is None:
             return whole
         return round(whole * (self.below if self.part == "validation" else 1 - self.below))
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return blake2b("\n".join(lines).encode(errors="surrogateescape"), digest_size=8).hexdigest()
 
 
 def share(text: str) -> float:

@@ -23,6 +23,7 @@ from nanohf.doctor import word_problem_checks as problems
 from nanohf.doctor.check_result import Result, attempt, failed
 from nanohf.doctor.resource_checks import resources
 from nanohf.doctor.source_checks import check_sources
+from nanohf.doctor.text_checks import epochs
 from nanohf.errors import RecipeError
 from nanohf.model import NanoHFForCausalLM
 from nanohf.recipe.loading import Recipe
@@ -55,6 +56,8 @@ def examine(recipe_dir: str, name: str | None = None, overrides: list[str] | Non
         case.show(attempt(stage, "sources", check_sources, stage, recipe))
     if case.can_read("tokenizer"):
         case.show(attempt("tokenizer", "tokenizer", tokenizer_found, case))
+    if case.can_read("tokenizer") and case.can_read("pretrain"):
+        case.show(attempt("pretrain", "epochs of the text", epochs, case.recipes["pretrain"].settings, case.tokenizer))
     for stage, what, check in (
         ("midtrain", "conversations", chat_checks),
         ("sft", "conversations", chat_checks),

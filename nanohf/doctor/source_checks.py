@@ -7,7 +7,8 @@ from datasets import load_dataset_builder
 from datasets.exceptions import DatasetNotFoundError
 from transformers import PreTrainedConfig
 
-from nanohf.data.sources import BUILTIN
+from nanohf.data import text_files
+from nanohf.data.sources import BUILTIN, is_local, table_source
 from nanohf.doctor.check_result import Result
 from nanohf.errors import RecipeError
 from nanohf.recipe.loading import Recipe
@@ -39,8 +40,13 @@ def reachable(stage: str, dataset: str, config: str | None, splits: list[str]) -
     what = f"source {named}"
     if dataset == BUILTIN:
         return Result("ok", stage, what, "builtin")
+    if not splits and is_local(dataset):  # text, which the recipe's loading has looked at
+        files = text_files.find(dataset, config)
+        left_out = f"; not read: {text_files.some(files.left_out)}" if files.left_out else ""
+        count = len(files.train) + len(files.validation)
+        return Result("ok", stage, what, f"{count:,} file{'s' * (count > 1)}{left_out}")
     try:
-        found = [str(split) for split in load_dataset_builder(dataset, config).config.data_files or {}]
+        found = [str(split) for split in load_dataset_builder(**table_source(dataset, config)).config.data_files or {}]
     except DatasetNotFoundError:
         why = (
             f"dataset={dataset!r} is neither on the Hub nor a folder here; mind the spelling, or log in if it is gated"

@@ -144,7 +144,7 @@ def figures_of(config, accelerator, vocab_size: int, parameters: int, result: di
 
 def open_loader(config, tokenizer, split: str, rows: int, rank: int = 0, processes: int = 1) -> PackedLoader:
     return PackedLoader(
-        text_stream(config.dataset, split, config.dataset_config, config.text_column),
+        text_stream(config.dataset, split, config.dataset_config, config.text_column, seed=config.seed),
         partial(encode_documents, tokenizer),
         rows,
         config.max_length,

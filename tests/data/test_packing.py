@@ -1,4 +1,4 @@
-"""The packed loader: full rows that begin with a document, and the same batches after stopping anywhere."""
+"""The packed loader: full rows, nothing lost, and the same batches after stopping anywhere."""
 
 import json
 import random
@@ -12,8 +12,8 @@ import pytest
 from datasets import Dataset, IterableDataset, load_dataset
 
 from nanohf.data import packing as loader_module
-from nanohf.data import toy_world as world
-from nanohf.data.packing import PackedLoader, closing, dealt
+from nanohf.data.packing import CHUNK_CHARACTERS, WAITING, PackedLoader, closing, dealt
+from nanohf.data.pieces import PIECE
 from nanohf.data.sources import text_stream
 from nanohf.tokenizer.train_bpe import encode_documents, train_tokenizer
 
@@ -61,6 +61,84 @@ def test_rows_are_full_and_start_with_bos(rows, length, buffer_size):
 
 def seen(rows: list[list[int]]) -> Counter:
     return Counter(t for row in rows for t in row if t)
+
+
+SHORT = lengths(100)
+LONG = [5000, 3, 700, 0, 70, 2500, 31, 32, 33, 1200] * 3  # rows' worths, and everything near a row
+
+
+@pytest.mark.parametrize("sizes", [SHORT, LONG, [4999] * 5], ids=["short", "long", "books"])
+@pytest.mark.parametrize(("length", "buffer_size"), [(32, 1), (40, 8), (200, 16)])
+def test_every_token_is_given_out_before_an_epoch_ends(sizes, length, buffer_size):
+    """When epoch n + 1 begins, all tokens were given out n times, but for the beginning of the next in the last row."""
+    loader = PackedLoader(stream(sizes), spaced, 1, length, buffer_size=buffer_size)
+    whole, given = seen(spaced([f"{i} {size}" for i, size in enumerate(sizes)])), Counter()
+    for epoch in (1, 2, 3):
+        while loader.place["epoch"] < epoch:
+            given += seen(run(loader, 1))
+        assert given.keys() == whole.keys()
+        assert min(given.values()) >= epoch
+        ahead = sum(count - epoch for count in given.values())
+        assert ahead < length
+
+
+def spaced(texts: list[str]) -> list[list[int]]:
+    """As encode, for documents of more than SPAN tokens."""
+    pairs = [map(int, text.split()) for text in texts]
+    return [[BOS, *range(number * 10**4 + 1, number * 10**4 + 1 + size)] for number, size in pairs]
+
+
+@pytest.mark.parametrize(("length", "buffer_size"), [(32, 1), (40, 8), (200, 16)])
+def test_rows_begin_with_documents_where_these_are_shorter_than_rows_on_average(length, buffer_size):
+    """Short documents are packed as before there were long ones: rests follow inside rows only."""
+    loader = PackedLoader(stream(lengths(5000)), encode, 2, length, buffer_size=buffer_size)
+    rows = run(loader, 150)
+    assert loader.place["epoch"] == 0
+    assert all(row[0] == BOS and row[1] % SPAN in (0, 1) for row in rows)  # an empty document is its BOS alone
+    assert loader.shares()["aligned"] == 1
+
+
+def test_the_shares_are_counted():
+    """Documents of 100 tokens in rows of 33: one row of four begins with one, once rests begin rows too."""
+    loader = PackedLoader(stream([99] * 500), encode, 4, 33, buffer_size=8)
+    rows = run(loader, 400)
+    begin = sum(row[1] % SPAN == 1 for row in rows)
+    assert loader.aligned == begin
+    assert loader.shares()["aligned"] == begin / 1600 == pytest.approx(0.32, abs=0.03)
+    assert loader.shares()["continued"] == pytest.approx(1 - begin / 1600, abs=0.03)
+
+    loader = PackedLoader(stream([49, 19] * 50), encode, 2, 40, buffer_size=8)  # 35 a document: all rests find a place
+    rows = run(loader, 30)
+    cut = [p for row in rows for p in pieces(row) if not p or p[0] % SPAN != 1]  # a BOS alone may be of either kind
+    assert 0 < sum(len(p) + 1 for p in cut if p) <= loader.continued <= sum(len(p) + 1 for p in cut)
+    assert loader.shares()["aligned"] == 1
+
+
+def test_epochs_are_estimated_and_then_counted():
+    class Sized:
+        """A stream that knows its bytes of text: "12 34" is 5 of them, 4 of a one-digit number."""
+
+        def __init__(self, sizes):
+            self.real = stream(sizes)
+            for name in ("set_epoch", "state_dict", "load_state_dict", "__iter__"):
+                setattr(self, name, getattr(self.real, name))
+
+        def __iter__(self):
+            return iter(self.real)
+
+        def text_bytes(self):
+            return sum(len(f"{i} 30") for i in range(1000))
+
+    loader = PackedLoader(Sized([30] * 1000), encode, 1, 31, buffer_size=8)
+    assert loader.epoch_tokens() == pytest.approx(31_000, rel=0.3)
+    run(loader, 500)
+    assert loader.epochs() == pytest.approx(0.5, rel=0.2)
+    run(loader, 1000)
+    assert loader.epoch_tokens() == 31_000
+    assert loader.epochs() == pytest.approx(1.5, abs=0.001)
+    endless = PackedLoader(stream([30] * 1000), encode, 1, 31, buffer_size=8)
+    assert endless.epoch_tokens() is None
+    assert endless.epochs() is None
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -149,13 +227,46 @@ def test_two_ranks_read_everything_once(sources, name):
         rows = []
         while loader.place["epoch"] == 0:  # and on into the next, where the rank reads the same documents again
             rows += run(loader, 1)
-        waiting = [piece.ids.tolist() for piece in loader.buffer + loader.rests]
-        return {(token - 1) // SPAN for row in [*rows, *waiting] for token in row if token}
+        return {(token - 1) // SPAN for row in rows for token in row if token}
 
     first, second, both = read(0, 2), read(1, 2), read(0, 1)
     assert not first & second
     assert first | second == both
     assert len(both) == (270 if "filtered" in name else 300)
+
+
+def rank_of(sizes: list[int], rank: int, world_size: int, state: dict | None = None) -> PackedLoader:
+    new = PackedLoader(stream(sizes), encode, 2, 31, rank, world_size, buffer_size=8)
+    if state:
+        new.load_state_dict(json.loads(json.dumps(state)))
+    return new
+
+
+@pytest.mark.parametrize("worlds", [(2, 1), (1, 2), (2, 3), (3, 2, 4)])
+def test_with_another_number_of_ranks_all_text_is_given_out_once(worlds):
+    """Ranks stopped at different places, once or twice: until the epoch ends, every token is given out exactly once."""
+    sizes = [30, 7, 100] * 700
+    given, states = Counter(), None
+    for turn, world_size in enumerate(worlds):
+        ranks = [rank_of(sizes, r, world_size, states and dealt(states, r, world_size)) for r in range(world_size)]
+        for rank, loader in enumerate(ranks):
+            if turn < len(worlds) - 1:
+                given += seen(run(loader, 20 + 50 * rank))
+            else:
+                rows = run_to_the_end_of_the_epoch(loader)
+                given += seen(rows)
+        states = [loader.state_dict() for loader in ranks]
+    whole = seen(encode([f"{i} {size}" for i, size in enumerate(sizes)]))
+    assert whole.keys() == given.keys()
+    twice = sum(count - 1 for count in given.values())
+    assert twice <= 2 * 31 * worlds[-1], "but for the beginning of the next epoch in each rank's last batch"
+
+
+def run_to_the_end_of_the_epoch(loader: PackedLoader) -> list[list[int]]:
+    rows = []
+    while loader.place["epoch"] == 0:
+        rows += run(loader, 1)
+    return rows
 
 
 def test_a_stream_that_comes_back(monkeypatch):
@@ -235,63 +346,44 @@ def test_one_short_document_is_read_again_and_again():
     assert row == [BOS, 1, 2, 3] * 4
 
 
-@pytest.mark.parametrize("longest", [12, 60, 400, 990])
-@pytest.mark.parametrize(("length", "buffer_size"), [(32, 1), (40, 8), (200, 16)])
-def test_every_token_is_given_out_once_before_an_epoch_ends(longest, length, buffer_size):
-    """Whatever the documents' lengths; only one row holds text of two epochs."""
-    sizes = lengths(100, longest)
-    loader = PackedLoader(stream(sizes), encode, 1, length, buffer_size=buffer_size)
-    rows = []
+def bytewise(texts: list[str]) -> list[list[int]]:
+    assert sum(map(len, texts)) <= CHUNK_CHARACTERS + PIECE, "so much is tokenised at a time"
+    return [[BOS, *text.encode()] for text in texts]
+
+
+def test_a_book_is_read_to_its_end_a_few_pages_at_a_time(tmp_path):
+    book = [{"text": "x" * 10**7}] + [{"text": "y" * 700}] * 2000
+    Dataset.from_list(book).to_parquet(tmp_path / "texts.parquet")
+    texts = load_dataset("parquet", data_files=str(tmp_path / "texts.parquet"), split="train", streaming=True)
+    loader = PackedLoader(texts, bytewise, 8, 1024)
+    counts = Counter()
     while loader.place["epoch"] == 0:
-        rows += run(loader, 1)
-    counts = seen(rows)
-    every = {number * SPAN + 1 + i for number, size in enumerate(sizes) for i in range(size)}
-    assert counts.keys() == every
-    assert sum(counts.values()) - len(every) < length, "at most a row of the next epoch"
+        counts.update(next(loader).flatten().tolist())
+        waiting = sum(len(piece.ids) for piece in loader.buffer + loader.rests)
+        assert waiting < (512 + WAITING + 1) * 1024 + CHUNK_CHARACTERS + 2 * PIECE
+    assert 10**7 <= counts[ord("x")] <= 10**7 + 8 * 1024
+    assert counts[ord("y")] >= 2000 * 700 - 8 * 1024
 
 
-def test_two_epochs_are_two_times_everything():
-    sizes = lengths(60, 300)
-    loader = PackedLoader(stream(sizes), encode, 1, 64)
-    rows = []
-    while loader.place["epoch"] < 2:
-        rows += run(loader, 1)
-    twice = [token for token, count in seen(rows).items() if count == 2]
-    assert len(twice) > sum(sizes) - 64
-    assert loader.epochs() is None or loader.epochs() >= 2
+def test_inside_a_book_it_resumes_exactly_with_a_small_state(tmp_path):
+    rng = random.Random(0)
+    book = [{"text": " ".join(str(rng.random()) for _ in range(200_000))}, {"text": "y" * 700}]
+    Dataset.from_list(book).to_parquet(tmp_path / "texts.parquet")
 
-
-def test_shares_are_those_of_the_rows():
-    loader = PackedLoader(stream(lengths(200, 400)), encode, 2, 64)
-    rows = run(loader, 100)
-    starts = {number * SPAN + 1 for number in range(200)}
-    aligned = sum(row[1] in starts for row in rows)
-    rests = sum(1 + len(part) for row in rows for part in pieces(row) if part and part[0] not in starts)
-    assert loader.shares()["aligned"] == aligned / len(rows)
-    assert loader.shares()["continued"] == pytest.approx(rests / (64 * len(rows)), abs=0.02)  # a BOS may close a row
-
-
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 3)])
-def test_with_another_number_of_processes_nothing_is_lost_or_read_twice(before, after):
-    def loader(rank: int, world_size: int, state: dict | None = None) -> PackedLoader:
-        new = PackedLoader(stream([30] * 3000), encode, 2, 31, rank, world_size, buffer_size=8)
+    def loader(state: str = "") -> PackedLoader:
+        texts = load_dataset("parquet", data_files=str(tmp_path / "texts.parquet"), split="train", streaming=True)
+        new = PackedLoader(texts, bytewise, 8, 1024)
         if state:
-            new.load_state_dict(json.loads(json.dumps(state)))
+            new.load_state_dict(json.loads(state))
         return new
 
-    def numbers(rows: list[list[int]]) -> list[int]:
-        return [row[1] // SPAN for row in rows]
-
-    first = [loader(rank, before) for rank in range(before)]
-    old = [number for rank, reader in enumerate(first) for number in numbers(run(reader, 40 + 60 * rank))]
-    states = [json.loads(json.dumps(reader.state_dict())) for reader in first]
-    new = []
-    for rank in range(after):
-        reader = loader(rank, after, dealt(states, rank, after))
-        while reader.place["epoch"] == 0 and not (reader.place["ended"] and not reader.buffer):
-            new += numbers(run(reader, 1))
-    assert len(set(old + new)) == 3000, "nothing is lost"
-    assert len(old + new) - 3000 <= 2 * after, "nothing is read twice but in the row that opens the next epoch"
+    whole = loader()
+    run(whole, 300)
+    state = json.dumps(whole.state_dict())
+    assert len(state) < 10 * len(book[0]["text"]) // 20
+    expected = run(whole, 300)
+    assert whole.place["epoch"] >= 1
+    assert run(loader(state), 300) == expected
 
 
 def test_a_folder_of_books_is_trained_to_its_end(tmp_path):
@@ -315,11 +407,19 @@ def test_a_folder_of_books_is_trained_to_its_end(tmp_path):
 
 
 @pytest.mark.parametrize(("vocab_size", "length"), [(1024, 256), (2048, 512)])
-def test_the_toy_world_fits_rows_well(vocab_size, length):
-    """Most rows begin with a document, and few tokens stand apart from its beginning."""
-    texts = [row["text"] for row in world.rows("documents", "train", 3000)]
-    tokenizer = train_tokenizer(texts, vocab_size)
-    loader = PackedLoader(text_stream("builtin", "train"), partial(encode_documents, tokenizer), 8, length)
-    run(loader, 40)
-    assert loader.shares()["aligned"] > 0.95
-    assert loader.shares()["continued"] < 0.15
+def test_all_of_the_toy_world_is_used(vocab_size, length):
+    """At the demo's sizes: few tokens behind a cut, and every row begins with a document."""
+    texts = text_stream("builtin", "train")
+    tok = train_tokenizer((row["text"] for row in islice(texts, 500)), vocab_size)
+    begin: set[tuple] = set()
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        ids = encode_documents(tok, texts)
+        begin.update(tuple(i[:9]) for i in ids)
+        return ids
+
+    loader = PackedLoader(texts, encode, 8, length)
+    rows = run(loader, 40)
+    assert loader.shares()["continued"] < 0.12
+    assert loader.shares()["aligned"] == 1
+    assert all(tuple(row[:9]) in begin for row in rows)

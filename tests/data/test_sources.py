@@ -1,239 +1,545 @@
-"""Own text in any state: every file is read, or refused with file, place and cure; held out is never trained on."""
+"""Sources: folders of every format, their two splits, and what is said of those that cannot work."""
 
+import csv
 import gzip
 import json
 import os
+import random
+import time
+from functools import partial
+from pathlib import Path
 
-import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 import pytest
+from datasets import Dataset
 
-from nanohf.data import skipped
-from nanohf.data.sources import check_text, examples, text_stream
-from nanohf.errors import RecipeError
+from nanohf.data import skipped, text_readers
+from nanohf.data import text_stream as text_stream_module
+from nanohf.data import toy_world as world
+from nanohf.data.pieces import PIECE
+from nanohf.data.sources import check_examples, check_text, examples, skipped_files, streamed, text_stream
+from nanohf.data.text_readers import CHUNK_BYTES
+from nanohf.data.text_stream import HubText, TextStream
 
+REAL = os.environ.get("NANOHF_TEST_DATA")
 pytestmark = pytest.mark.usefixtures("offline")
 
 
-@pytest.fixture(autouse=True)
-def nothing_skipped_yet():
-    skipped.forget()
+def texts(first: int, last: int) -> list[str]:
+    return [f"document {i}, with a comma" for i in range(first, last)]
 
 
-def texts(count: int, start: int = 0) -> list[str]:
-    return [f"document {i}, with a comma" for i in range(start, start + count)]
+def write(file: Path, documents: list[str], column: str = "text") -> None:
+    rows = [{column: text, "number": i} for i, text in enumerate(documents)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    match file.suffixes:
+        case [".parquet"]:
+            Dataset.from_list(rows).to_parquet(file)
+        case [".jsonl" | ".json"]:
+            file.write_text(lines)
+        case [".jsonl", ".gz"]:
+            file.write_bytes(gzip.compress(lines.encode()))
+        case [".csv"]:
+            with file.open("w", newline="") as out:
+                writer = csv.DictWriter(out, [column, "number"])
+                writer.writeheader()
+                writer.writerows(rows)
 
 
-def write(path, rows: list[str], column: str = "text", **more) -> None:
-    """Rows in the format that the ending names."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table = [{column: row, **more} for row in rows]
-    name = path.name.lower()
-    if name.endswith(".parquet"):
-        pq.write_table(pa.Table.from_pylist(table), path)
-    elif name.endswith(".csv"):
-        lines = [column, *(json.dumps(row) for row in rows)]
-        path.write_text("\n".join(lines) + "\n")
-    elif name.endswith(".gz"):
-        with gzip.open(path, "wt") as file:
-            file.writelines(json.dumps(row) + "\n" for row in table)
-    elif name.endswith(".json"):
-        path.write_text(json.dumps(table))
-    elif name.endswith(".txt"):
-        path.write_text("\n\n".join(rows))
-    else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in table))
+def read(folder: Path, part: str, **options) -> list[str]:
+    return [row["text"] for row in text_stream(str(folder), part, **options)]
 
 
-def read(source, part: str = "train", **options) -> list[str]:
-    return [row["text"] for row in text_stream(str(source), part, **options)]
-
-
-def both(source, **options) -> list[str]:
-    """What is trained on and what is held out; nothing is both."""
-    train, validation = (read(source, part, **options) for part in ("train", "validation"))
-    assert train
-    assert validation
+def both(folder: Path, **options) -> list[str]:
+    """All text, once it is clear that none is in both parts."""
+    train, validation = (read(folder, part, **options) for part in ("train", "validation"))
     assert not set(train) & set(validation)
     return sorted(train + validation)
 
 
-@pytest.mark.parametrize("ending", ["parquet", "jsonl", "jsonl.gz", "csv", "json", "JSONL"])
-def test_every_document_of_every_format_is_in_one_part(tmp_path, ending):
-    write(tmp_path / "mine" / f"a.{ending}", texts(300))
-    check_text(str(tmp_path / "mine"))
-    assert both(tmp_path / "mine") == sorted(texts(300))
-    assert len(read(tmp_path / "mine", "validation")) < 30
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "jsonl.gz", "csv"])
+def test_a_share_of_all_files_is_held_out(tmp_path, suffix):
+    for name in "abc":
+        write(tmp_path / f"{name}.{suffix}", [f"{name} {text}" for text in texts(0, 2000)])
+    assert len(both(tmp_path)) == 6000
+    held_out = read(tmp_path, "validation")
+    assert 30 <= len(held_out) <= 90
+    assert {text[0] for text in held_out} == set("abc")
+    assert held_out == read(tmp_path, "validation", seed=5), "the same for every seed"
+    check_text(str(tmp_path), column="text")
 
 
-def test_a_share_of_all_files_is_held_out_and_mixed_formats_are_all_read(tmp_path):
-    for number, ending in enumerate(["jsonl", "parquet", "csv", "json"]):
-        write(tmp_path / f"a{number}.{ending}", texts(300, 300 * number))
-    assert both(tmp_path) == sorted(texts(1200))
-    held_out = {int(text.split()[1].strip(",")) // 300 for text in read(tmp_path, "validation")}
-    assert len(held_out) > 1
+@pytest.mark.parametrize("documents", [2, 3, 50, 99])
+def test_of_few_documents_one_is_held_out(tmp_path, documents):
+    write(tmp_path / "only.jsonl", texts(0, documents))
+    assert 1 <= len(read(tmp_path, "validation")) <= 4
+    assert both(tmp_path) == sorted(texts(0, documents))
 
 
-@pytest.mark.parametrize(
-    "name", ["stack-dev.jsonl", "a-test-of-time.jsonl", "train-journeys.jsonl", "validation_notes.jsonl"]
+def test_equal_documents_are_on_one_side(tmp_path):
+    write(tmp_path / "a.jsonl", texts(0, 500))
+    write(tmp_path / "b.jsonl", texts(0, 500))
+    assert both(tmp_path) == sorted(2 * texts(0, 500))
+
+
+BOOK = "\n\n".join(
+    f"Chapter {i}. " + "It was a dark and stormy night; the rain fell in torrents. " * 20 for i in range(400)
 )
-def test_a_split_word_inside_a_name_means_nothing(tmp_path, name):
-    write(tmp_path / "web.jsonl", texts(100))
-    write(tmp_path / name, texts(100, 100))
-    assert both(tmp_path) == sorted(texts(200))
 
 
-@pytest.mark.parametrize(
-    ("train", "other"),
-    [
-        ("train.jsonl", "validation.jsonl"),
-        ("train-00000.jsonl", "val-00000.jsonl"),
-        ("train-00000-of-00001.parquet", "validation-00000-of-00001.parquet"),
-        ("train/a.jsonl", "test/a.jsonl"),
-    ],
-)
-def test_splits_as_on_the_hub(tmp_path, train, other):
-    write(tmp_path / train, texts(50))
-    write(tmp_path / other, texts(20, 50))
-    assert sorted(read(tmp_path)) == sorted(texts(50))
-    assert sorted(read(tmp_path, "validation")) == sorted(texts(20, 50))
-
-
-@pytest.mark.parametrize("name", ["corpus.jsonl", "with [brackets] and *.jsonl"])
-def test_a_single_file_and_odd_names(tmp_path, name, monkeypatch):
-    write(tmp_path / name, texts(200))
-    assert both(tmp_path / name) == sorted(texts(200))
-    monkeypatch.chdir(tmp_path)
-    check_text(name)
-    os.symlink(tmp_path / name, tmp_path / "link.jsonl")
-    assert both("link.jsonl") == sorted(texts(200))
-
-
-def test_other_columns_do_not_matter(tmp_path):
-    write(tmp_path / "a.jsonl", texts(100), source="web")
-    write(tmp_path / "b.jsonl", texts(100, 100), score=3)
-    write(tmp_path / "c.jsonl", texts(100, 200), tags=["x"])
-    check_text(str(tmp_path))
-    assert both(tmp_path) == sorted(texts(300))
-
-
-def test_another_column(tmp_path):
-    write(tmp_path / "a.jsonl", texts(200), column="body")
-    assert both(tmp_path, column="body") == sorted(texts(200))
-    with pytest.raises(RecipeError, match="Set text_column"):
-        check_text(str(tmp_path))
-
-
-def test_bad_lines_are_skipped_and_named(tmp_path, capsys):
-    lines = [json.dumps({"text": text}) for text in texts(300)]
-    lines[150] = lines[150][:-9]
-    lines[200] = '{"text": "half of a pair: \\ud800"}'
-    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n")
-    check_text(str(tmp_path))
-    assert len(both(tmp_path)) == 298
-    assert {name.rpartition(":")[2] for name in skipped.skipped_files} == {"line 151", "line 201"}
-    assert "line 151" in capsys.readouterr().err
-
-
-def test_a_damaged_parquet_file_is_skipped_and_noted(tmp_path):
-    write(tmp_path / "a.parquet", texts(200))
-    write(tmp_path / "b.parquet", texts(200, 200))
-    (tmp_path / "b.parquet").write_bytes((tmp_path / "b.parquet").read_bytes()[:200])
-    assert both(tmp_path) == sorted(texts(200))
-    assert any("b.parquet" in name for name in skipped.skipped_files)
-
-
-def test_separators_make_documents_of_one_text_file(tmp_path):
-    stories = [f"Story {i}.\n\nIt has two paragraphs." for i in range(200)]
-    (tmp_path / "all.txt").write_text("\n<|endoftext|>\n".join(stories))
-    assert sorted(text.strip() for text in both(tmp_path)) == sorted(stories)
-
-
-def test_a_long_text_comes_whole_in_pieces(tmp_path):
-    book = "\n\n".join(f"Paragraph {i} " + "of the book, and so on. " * 20 for i in range(300))
-    (tmp_path / "book.txt").write_text(book)
-    (tmp_path / "other.txt").write_text(book.replace("book", "tale"))
+def test_books_are_read_in_pieces_that_add_up_to_them(tmp_path):
+    """Of 24 books of half a megabyte, each is trained on, and pieces of several are held out."""
+    for i in range(24):
+        (tmp_path / f"book{i:02}.txt").write_text(BOOK.replace("Chapter", f"Chapter {i}."))
     rows = [row for part in ("train", "validation") for row in text_stream(str(tmp_path), part)]
-    assert sum(len(row["text"]) for row in rows) == 2 * len(book)
-    assert all(row["text"] in book or row["text"] in book.replace("book", "tale") for row in rows)
-    assert sum(row["begins"] for row in rows) == 2
+    assert sum(row["begins"] for row in rows) == 24
+    assert max(len(row["text"]) for row in rows) <= PIECE
+    assert sum(len(row["text"]) for row in rows) == sum(len(f.read_text()) for f in tmp_path.iterdir())
+    assert sorted(line for row in rows for line in row["text"].split("\n\n") if line) == sorted(
+        line for file in tmp_path.iterdir() for line in file.read_text().split("\n\n")
+    ), "cut between paragraphs only"
+    held_out = {text.split()[1] for text in read(tmp_path, "validation")}
+    assert 2 <= len(held_out) <= 20
 
 
-def test_text_is_shuffled_by_seed_and_epoch(tmp_path):
-    write(tmp_path / "a.jsonl", texts(300))
-    stream = text_stream(str(tmp_path), "train", seed=1)
-    first = [row["text"] for row in stream]
-    stream.set_epoch(1)
-    second = [row["text"] for row in stream]
-    assert first != second
-    assert sorted(first) == sorted(second)
-    assert first != sorted(first)
-    assert first == read(tmp_path, seed=1) != read(tmp_path, seed=2)
+def test_one_short_book_is_enough(tmp_path):
+    (tmp_path / "book.txt").write_text("\n\n".join(f"paragraph {i}\nof the book" for i in range(300)))
+    train, validation = (read(tmp_path, part) for part in ("train", "validation"))
+    assert sum(map(len, train + validation)) == len((tmp_path / "book.txt").read_text())
+    assert 0 < sum(map(len, validation)) < 0.1 * sum(map(len, train))
 
 
-@pytest.mark.parametrize("stop", [0, 1, 37, 199, 290])
-def test_a_stream_resumes_exactly(tmp_path, stop):
-    for number in range(3):
-        write(tmp_path / f"{number}.jsonl", texts(100, 100 * number))
-    stream = text_stream(str(tmp_path), "train", seed=3)
-    whole = [row["text"] for row in stream]
-    stream = text_stream(str(tmp_path), "train", seed=3)
-    rows = iter(stream)
-    for _ in range(stop):
-        next(rows)
-    state = json.loads(json.dumps(stream.state_dict()))
-    again = text_stream(str(tmp_path), "train", seed=3)
-    again.load_state_dict(state)
-    assert [row["text"] for row in again] == whole[stop:]
-    assert len(json.dumps(state)) < 2000
+def test_separators_part_the_documents_of_a_text_file(tmp_path):
+    stories = [f"Story {i}.\n\nThe end of it." for i in range(200)]
+    (tmp_path / "inline.txt").write_text("<|endoftext|>".join(stories[:100]) + "<|endoftext|>\n")
+    (tmp_path / "lines.txt").write_text("\r\n<|endoftext|>\r\n".join(stories[100:]), newline="")
+    assert sorted(map(str.strip, both(tmp_path))) == sorted(stories)
+    assert all(row["begins"] for row in text_stream(str(tmp_path), "train"))
 
 
-REFUSED = {
-    "numbers": ("a.jsonl", '{"text": 5}\n' * 50, "text_column"),
-    "lists": ("a.jsonl", '{"text": ["a"]}\n' * 50, "text_column"),
-    "not json": ("a.jsonl", "hello\n" * 50, "a.jsonl"),
-    "latin-1": ("a.txt", "caf\xe9 " * 500, "iconv"),
-    "blank": ("a.jsonl", '{"text": "  "}\n' * 200, "text"),
-    "nothing": ("a.jsonl", "", "no documents"),
-    "of no kind": ("a.docx", "PK", "no data files"),
-    "a single short text": ("a.txt", "short", "validation"),
+@pytest.mark.parametrize("odd", ["stack-dev", "a-test-of-time", "train-journeys", "test", "validation", "my-train"])
+def test_words_in_names_are_no_splits(tmp_path, odd):
+    for name in ("web", "books", odd):
+        write(tmp_path / f"{name}.jsonl", [f"{name} {text}" for text in texts(0, 300)])
+    found = both(tmp_path)
+    assert {text.split()[0] for text in found} == {"web", "books", odd}
+    assert len(found) == 900
+
+
+SPLITS = {
+    "siblings": ("train.jsonl", "validation.jsonl"),
+    "siblings of other formats": ("train.csv", "test.jsonl"),
+    "shards": ("train-00000.jsonl", "val-00000.jsonl"),
+    "shards of the Hub": ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+    "folders": ("train/a.jsonl", "test/a.jsonl"),
+    "one folder": ("web/a.jsonl", "Validation/deep/a.jsonl"),
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_work_is_refused_with_its_cure(tmp_path, name):
-    file, content, says = REFUSED[name]
-    (tmp_path / file).write_bytes(content.encode("latin-1"))
-    with pytest.raises(RecipeError, match=says) as error:
-        check_text(str(tmp_path))
-    assert str(tmp_path) in str(error.value)
+@pytest.mark.parametrize("names", SPLITS)
+def test_named_splits(tmp_path, names):
+    train, validation = SPLITS[names]
+    write(tmp_path / train, texts(0, 20))
+    write(tmp_path / validation, texts(20, 30))
+    assert sorted(read(tmp_path, "train")) == sorted(texts(0, 20))
+    assert sorted(read(tmp_path, "validation")) == sorted(texts(20, 30))
 
 
-@pytest.mark.parametrize(
-    "dataset", ["", "/", "./nowhere", "../nowhere", "/nowhere/at/all", "~/nowhere", "a/b/c", "x.jsonl"]
-)
-def test_what_is_no_source_at_all(dataset):
-    with pytest.raises(RecipeError, match="no such file or folder"):
+def test_a_split_that_the_recipe_names(tmp_path):
+    for split, first in (("books", 0), ("web", 300), ("validation", 600)):
+        write(tmp_path / split / "a.jsonl", texts(first, first + 300))
+    assert sorted(read(tmp_path, "train", split="books")) == sorted(texts(0, 300))
+    assert sorted(read(tmp_path, "validation", split="books")) == sorted(texts(600, 900))
+    assert len(read(tmp_path, "train")) == 600
+    with pytest.raises(ValueError, match=r"has no split .poems. but train, validation\. Set split"):
+        text_stream(str(tmp_path), "train", split="poems")
+
+
+def test_a_card_that_lists_files_decides(tmp_path):
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: train, path: a.jsonl}\n---\nText.\n"
+    (tmp_path / "README.md").write_text(card)
+    write(tmp_path / "a.jsonl", texts(0, 200))
+    (tmp_path / "sources.csv").write_text("file,row\n1,2\n")
+    assert both(tmp_path) == sorted(texts(0, 200))
+    with pytest.raises(ValueError, match="dataset_config='other'"):
+        text_stream(str(tmp_path), "train", "other")
+
+
+@pytest.mark.parametrize("name", ["test.jsonl", "my-dev.jsonl", "train-00000-of-00001.jsonl", "val/a.jsonl"])
+def test_a_lone_file_with_the_name_of_a_split_is_divided(tmp_path, name):
+    write(tmp_path / name, texts(0, 200))
+    assert both(tmp_path) == sorted(texts(0, 200))
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl", "CORPUS.JSONL", "a[1]*.jsonl", "a b.Parquet", "c.Csv", "e.jsonl.GZ"])
+def test_one_file_is_a_source(tmp_path, name, monkeypatch):
+    plain = tmp_path / f"plain{''.join(Path(name).suffixes).lower()}"
+    write(plain, texts(0, 200))
+    (tmp_path / "data").mkdir()
+    plain.rename(tmp_path / "data" / name)
+    monkeypatch.chdir(tmp_path)
+    for dataset in (f"data/{name}", f"./data/{name}", str(tmp_path / "data" / name), "data"):
         check_text(dataset)
+        assert both(dataset) == sorted(texts(0, 200))
+    with pytest.raises(ValueError, match="no such file or folder"):
+        check_text("data/missing.jsonl")
 
 
-def test_examples_of_builtin_and_a_folder(tmp_path):
-    assert len(examples("builtin", "train", "problems", 5)) == 5
-    write(tmp_path / "train.jsonl", texts(9))
-    assert len(examples(str(tmp_path), "train", rows=4)) == 4
-    with pytest.raises(ValueError, match="the kinds are"):
-        examples("builtin", "train", "nonsense", 5)
-    with pytest.raises(ValueError, match="set rows"):
+def test_links_nested_folders_and_what_is_hidden(tmp_path):
+    write(tmp_path / "elsewhere" / "a.jsonl", texts(0, 100))
+    write(tmp_path / "own" / "deep" / "er" / "b.jsonl", texts(100, 200))
+    write(tmp_path / "own" / ".hidden" / "c.jsonl", texts(200, 300))
+    write(tmp_path / "own" / "._d.jsonl", texts(300, 400))
+    (tmp_path / "own" / "e.jsonl").touch()
+    (tmp_path / "own" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "own" / "circle").symlink_to(tmp_path / "own")
+    (tmp_path / "linked[0]").symlink_to(tmp_path / "own")
+    assert both(tmp_path / "linked[0]") == both(tmp_path / "own") == sorted(texts(0, 200))
+
+
+def test_formats_mix(tmp_path):
+    for i, name in enumerate(("a.parquet", "b.jsonl", "c.jsonl.gz", "d.csv")):
+        write(tmp_path / name, texts(100 * i, 100 * i + 100))
+    (tmp_path / "e.json").write_text(json.dumps([{"text": text} for text in texts(400, 500)], indent=2))
+    (tmp_path / "f.TXT").write_text("<|endoftext|>".join(texts(500, 600)))
+    assert both(tmp_path) == sorted(texts(0, 600))
+
+
+def test_json_arrays_of_several_megabytes(tmp_path):
+    long = [f"{text}: {'[{,}]' * 400}" for text in texts(0, 2000)]
+    (tmp_path / "a.json").write_text("\n " + json.dumps([{"id": i, "text": text} for i, text in enumerate(long)]))
+    assert both(tmp_path) == sorted(long)
+
+
+def test_lines_are_read_once_wherever_a_file_is_parted(tmp_path):
+    """Lines of 0.1 to 3 MB, of which some begin exactly where a part of the file does."""
+    lengths = [100_000, CHUNK_BYTES - 100_000 - 2 * 13, 3_000_000, 1, 2_500_000, 40]
+    long = [f"{i}{'x' * (n - 1)}" for i, n in enumerate(lengths)] + texts(0, 50)
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in long))
+    found = [row["text"] for part in ("train", "validation") for row in text_stream(str(tmp_path), part)]
+    assert sum(map(len, found)) == sum(map(len, long))
+    assert sorted(t for t in found if t in long) == sorted(t for t in long if len(t) <= PIECE)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_csv_of_other_delimiters_with_large_fields(tmp_path, delimiter):
+    documents = [f'{i}, "quoted" and\nof two lines; {"x" * 150_000}' for i in range(30)]
+    with (tmp_path / "a.csv").open("w", newline="", encoding="utf-8-sig") as out:
+        writer = csv.writer(out, delimiter=delimiter)
+        writer.writerows([("number", "text"), *enumerate(documents)])
+    found = [row["text"] for part in ("train", "validation") for row in text_stream(str(tmp_path), part)]
+    assert sum(map(len, found)) == sum(map(len, documents))
+
+
+def test_only_the_text_column_matters(tmp_path):
+    extra = ({"meta": {"page": 1}}, {"score": 1.5}, {"meta": "none"})
+    for name, more in zip("abc", extra, strict=True):
+        rows = ({"text": f"{name} {text}"} | more for text in texts(0, 200))
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    check_text(str(tmp_path))
+    assert len(both(tmp_path)) == 600
+
+
+def test_another_column(tmp_path):
+    write(tmp_path / "a.jsonl", texts(0, 5), column="content")
+    write(tmp_path / "b.parquet", texts(5, 9), column="content")
+    assert both(tmp_path, column="content") == texts(0, 9)
+    assert next(iter(text_stream(str(tmp_path), "train", column="content"))).keys() == {"text", "begins"}
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory) -> Path:
+    """Several blocks and parts of files, of all formats, in small."""
+    folder = tmp_path_factory.mktemp("mixed")
+    for i, name in enumerate(("a.parquet", "b.jsonl", "c.jsonl.gz", "d.csv")):
+        write(folder / name, [f"{text} {'word ' * 300}" for text in texts(400 * i, 400 * i + 400)])
+    (folder / "book.txt").write_text(BOOK)
+    return folder
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_a_stream_resumes_exactly_with_a_small_state(mixed, part, monkeypatch):
+    monkeypatch.setattr(text_stream_module, "BLOCK", 100_000)
+    monkeypatch.setattr(text_readers, "CHUNK_BYTES", 100_000)
+    monkeypatch.setattr(text_stream_module, "HELD_OUT", 0.2)
+    stream = text_stream(str(mixed), part)
+    for epoch in (0, 3):
+        stream.set_epoch(epoch)
+        whole, states = [], []
+        for row in stream:
+            whole.append(row)
+            states.append(json.dumps(stream.state_dict()))
+        assert max(map(len, states)) < 600
+        for stop in range(0, len(whole), 1 + len(whole) // 15):
+            again = text_stream(str(mixed), part)
+            again.set_epoch(epoch)
+            again.load_state_dict(json.loads(states[stop]))
+            assert json.dumps(again.state_dict()) == states[stop]
+            assert list(again) == whole[stop + 1 :]
+            assert list(again) == whole, "from the beginning, once resumed"
+
+
+def test_text_is_shuffled_by_seed_and_epoch(mixed):
+    orders = []
+    for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        stream = text_stream(str(mixed), "train", seed=seed)
+        stream.set_epoch(epoch)
+        orders.append([row["text"][:60] for row in stream])
+    assert orders[0] == orders[3]
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    numbers = [int(text.split()[1].strip(",")) for text in orders[0] if text.startswith("document")]
+    assert np.corrcoef(numbers, range(len(numbers)))[0, 1] < 0.3
+    assert len({number // 400 for number in numbers[:50]}) == 4, "all files from the beginning"
+
+
+def test_text_that_has_changed_begins_again(tmp_path, capsys):
+    write(tmp_path / "a.jsonl", texts(0, 300))
+    stream = text_stream(str(tmp_path), "train")
+    list(stream.take(100))
+    write(tmp_path / "b.jsonl", texts(300, 400))
+    again = text_stream(str(tmp_path), "train")
+    again.load_state_dict(stream.state_dict())
+    assert sorted(row["text"] for row in again) == sorted(read(tmp_path, "train"))
+    assert "the text has changed since the checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "jsonl.gz", "csv"])
+def test_the_size_of_the_text_is_known(tmp_path, suffix):
+    rng = random.Random(0)
+    documents = [" ".join(f"{rng.random()}" for _ in range(40)) for _ in range(3000)]
+    for name in "ab":
+        write(tmp_path / f"{name}.{suffix}", documents[:: 1 if name == "a" else 3])
+    trained = sum(map(len, read(tmp_path, "train")))
+    assert text_stream(str(tmp_path), "train").text_bytes() == pytest.approx(trained, rel=0.05)
+
+
+def test_files_that_datasets_streams(tmp_path):
+    """What a Hub id goes through, on files here: shuffled, in pieces, resumable, a share held out of one file."""
+    for name, first in (("a", 0), ("b", 300), ("c", 600)):
+        write(tmp_path / f"{name}.parquet", [*texts(first, first + 300), BOOK[: 3 * PIECE]])
+    files = [str(tmp_path / f"{name}.parquet") for name in "abc"]
+    make = partial(HubText, files, "text", partial(streamed, "parquet"), None)
+    stream = TextStream(make())
+    rows = list(stream)
+    assert sorted(row["text"] for row in rows if row["text"].startswith("doc")) == sorted(texts(0, 900))
+    assert sum(row["begins"] for row in rows) == 903
+    assert sum(len(row["text"]) for row in rows if not row["text"].startswith("doc")) == 9 * PIECE
+    again = TextStream(make())
+    first = list(again.take(200))
+    other = TextStream(make())
+    other.load_state_dict(json.loads(json.dumps(again.state_dict())))
+    assert first + list(other) == rows
+    parts = [[row["text"] for row in TextStream(make(), 0, part)] for part in ("train", "validation")]
+    assert sorted(parts[0] + parts[1]) == sorted(row["text"] for row in rows)
+    assert not set(parts[0]) & set(parts[1])
+
+
+@pytest.fixture
+def nothing_skipped():
+    skipped.forget()
+
+
+@pytest.mark.parametrize("how", [lambda data: data[: len(data) // 2], lambda data: b""], ids=["truncated", "empty"])
+def test_a_damaged_parquet_file_is_skipped_and_noted(tmp_path, how, nothing_skipped, capsys):
+    for name, first in (("a", 0), ("b", 30), ("c", 60)):
+        write(tmp_path / f"{name}.parquet", texts(first, first + 30))
+    file = tmp_path / "b.parquet"
+    file.write_bytes(how(file.read_bytes()))
+    check_text(str(tmp_path))
+    assert both(tmp_path) == sorted(texts(0, 30) + texts(60, 90))
+    assert skipped_files == {str(file)}
+    assert capsys.readouterr().err.count(str(file)) == 1
+
+
+def test_damaged_pages_and_archives_are_skipped_and_noted(tmp_path, nothing_skipped):
+    rng = random.Random(0)
+    write(tmp_path / "a.parquet", [f"{i} {rng.random()}" for i in range(20_000)])
+    write(tmp_path / "b.jsonl.gz", [f"{i} {rng.random()}" for i in range(20_000)])
+    write(tmp_path / "c.jsonl", texts(0, 100))
+    parquet, archive = ((tmp_path / name).read_bytes() for name in ("a.parquet", "b.jsonl.gz"))
+    middle = len(parquet) // 4
+    (tmp_path / "a.parquet").write_bytes(parquet[:middle] + rng.randbytes(middle) + parquet[2 * middle :])
+    (tmp_path / "b.jsonl.gz").write_bytes(archive[: len(archive) // 2])
+    found = both(tmp_path)
+    assert set(texts(0, 100)) <= set(found)
+    assert len(found) > 8000, "what stands before the damage is read"
+    assert {str(tmp_path / "a.parquet"), str(tmp_path / "b.jsonl.gz")} <= skipped_files
+
+
+BAD_LINES = {
+    "cut off": (b'{"text": "cut off he', "it is not JSON"),
+    "half a character": (json.dumps({"text": "half an emoji \ud83d"}).encode(), "a lone surrogate"),
+    "Latin-1": ('{"text": "caf\xe9"}'.encode("latin-1"), "it is not UTF-8"),
+    "a number": (b'{"text": 7}', "column 'text' holds int (7), not text"),
+    "no column": (b'{"body": "x"}', "no column 'text' but body"),
+    "no object": (b'["x"]', "a list and not an object"),
+    "deep": (b"[" * 100_000, "it is not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LINES)
+def test_a_bad_line_late_in_a_file_is_skipped_and_named(tmp_path, name, nothing_skipped, capsys):
+    line, fault = BAD_LINES[name]
+    long = [f"{text} {'x' * 1500}" for text in texts(0, 7000)]
+    write(tmp_path / "a.jsonl", long)
+    with (tmp_path / "a.jsonl").open("ab") as file:
+        file.write(line + b"\n" + json.dumps({"text": "the last"}).encode())
+    check_text(str(tmp_path))
+    assert both(tmp_path) == sorted([*long, "the last"])
+    assert skipped_files == {f"{tmp_path / 'a.jsonl'}, line 7,001"}
+    assert fault in capsys.readouterr().err
+
+
+def test_many_bad_lines_are_not_all_named(tmp_path, nothing_skipped):
+    lines = [b"{" if i % 20 == 0 else json.dumps({"text": text}).encode() for i, text in enumerate(texts(0, 4000))]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    check_text(str(tmp_path))
+    assert len(both(tmp_path)) == 3800
+    assert len(skipped_files) == skipped.NAMED + 1
+    assert f"{tmp_path / 'a.jsonl'}, more than 100 rows" in skipped_files
+
+
+def test_empty_lines_null_and_byte_order_marks_are_no_faults(tmp_path, nothing_skipped):
+    lines = [json.dumps({"text": text}) for text in texts(0, 50)]
+    body = "\r\n\r\n".join([*lines, '{"text": null}', '{"text": ""}'])
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + body.encode())
+    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbf" + "Grüße\r\naus Köln".encode())
+    assert both(tmp_path) == sorted(["", "", "Grüße\naus Köln", *texts(0, 50)])
+    assert not skipped_files
+
+
+def test_builtin():
+    for split, of_world in (("train", "train"), ("validation", "test")):
+        found = list(text_stream("builtin", split).take(20))
+        assert found == list(world.rows("documents", of_world, 20))
+    check_text("builtin")
+
+
+def put(file: Path, data: bytes | str) -> None:
+    file.parent.mkdir()
+    file.write_bytes(data if isinstance(data, bytes) else data.encode())
+
+
+MISTAKES = {
+    "missing": (lambda folder: None, "no such file or folder, and not a Hub id (USER/NAME)"),
+    "empty": (lambda folder: folder.mkdir(), "holds no data files"),
+    "no data": (lambda folder: put(folder / "a.png", "x"), "holds no data files but a.png. These are read: .parquet, "),
+    "wrong column": (
+        lambda folder: write(folder / "a.csv", ["x"], "body"),
+        "a.csv, row 1: no column 'text' but body, number (1 of the first 1 rows). Set text_c",
+    ),
+    "wrong column of one file": (
+        lambda folder: write(folder / "a.parquet", ["x"], "body") or write(folder / "b.jsonl", texts(0, 50)),
+        "a.parquet, row 1: no column 'text' but body, number (1 of the first 1 rows). Set text_c",
+    ),
+    "no rows": (lambda folder: write(folder / "a.jsonl", []), "holds no documents"),
+    "no rows, only columns": (lambda folder: write(folder / "a.csv", []), "holds no documents"),
+    "an empty text file": (lambda folder: put(folder / "a.txt", ""), "holds no documents"),
+    "one word": (lambda folder: put(folder / "a.txt", "word"), "holds a single text of 4 characters"),
+    "blank": (lambda folder: write(folder / "a.jsonl", [" \n"] * 200), "holds no documents with text"),
+    "null": (lambda folder: write(folder / "a.jsonl", [None] * 200), "holds no documents with text"),
+    "numbers": (lambda folder: write(folder / "a.jsonl", [7] * 200), "line 1: column 'text' holds int (7), not text"),
+    "lists": (
+        lambda folder: write(folder / "a.parquet", [["x"]] * 200),
+        "row 1: column 'text' holds list (['x']), not",
+    ),
+    "Latin-1 text": (
+        lambda folder: put(folder / "a.txt", ("tea\n" * 999 + "caf\xe9\n" + "tea\n" * 999).encode("latin-1")),
+        "a.txt, line 1,000: it is not UTF-8. Convert it: iconv -f LATIN1 -t UTF-8",
+    ),
+    "UTF-16 text": (lambda folder: put(folder / "a.txt", ("tea\n" * 999).encode("utf-16")), "it is not UTF-8. Convert"),
+    "Latin-1 lines": (
+        lambda folder: put(folder / "a.jsonl", ('{"text": "tea"}\n' * 999 + '{"text": "\xe9"}').encode("latin-1")),
+        "a.jsonl, line 1,000: it is not UTF-8",
+    ),
+    "Latin-1 table": (
+        lambda folder: put(folder / "a.csv", "text\ncaf\xe9\n".encode("latin-1")),
+        "row 2: it is not UTF-8",
+    ),
+    "UTF-16 table": (
+        lambda folder: put(folder / "a.csv", "text\nx\n".encode("utf-16")),
+        "a.csv, row 1: it is not UTF-8",
+    ),
+    "a link to nothing": (
+        lambda folder: write(folder / "a.jsonl", texts(0, 50)) or (folder / "b.txt").symlink_to("gone"),
+        "b.txt: No such file or directory. Remove it",
+    ),
+    "prose called .jsonl": (lambda folder: put(folder / "a.jsonl", "It was\na dark\n" * 99), "line 1: it is not JSON"),
+    "one object of many lines": (lambda folder: put(folder / "a.json", '{\n"text":\n"x"\n}'), "line 1: it is not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_source_that_cannot_work_says_so_at_once(tmp_path, name):
+    make, complaint = MISTAKES[name]
+    folder = tmp_path / "source"
+    make(folder)
+    started = time.perf_counter()
+    with pytest.raises(ValueError, match="dataset=") as error:
+        check_text(str(folder), column="text")
+    assert time.perf_counter() - started < 2
+    assert complaint in str(error.value)
+    assert str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize("dataset", ["", "/", "./nowhere", "../nowhere", "/nowhere/at/all", "~/nowhere", "a/b/c"])
+def test_what_is_no_source_at_all(dataset):
+    for use in (check_text, check_examples, lambda d: text_stream(d, "train"), lambda d: examples(d, "train")):
+        with pytest.raises(ValueError, match="no such file or folder, and not a Hub id"):
+            use(dataset)
+
+
+@pytest.mark.parametrize("dataset", ["gsm8k", "openai/gsm8k"])
+def test_a_hub_id_is_left_for_later(dataset):
+    check_text(dataset, column="text")
+
+
+def test_examples_of_a_folder(tmp_path):
+    write(tmp_path / "main" / "train-00000-of-00001.parquet", texts(0, 20))
+    write(tmp_path / "main" / "test-00000-of-00001.parquet", texts(20, 30))
+    folder = str(tmp_path / "main")
+    assert examples(folder, "train")["text"][:] == texts(0, 20)
+    assert examples(folder, "test", rows=3)["text"][:] == texts(20, 23)
+    assert len(examples(folder, "test", rows=999)) == 10
+    with pytest.raises(ValueError, match="validation"):
+        examples(folder, "validation")
+
+
+@pytest.mark.parametrize("name", ["chats.jsonl", "CHATS.JSONL", "chats[1].json", "deep[2]/er/train.jsonl", "up/A.CSV"])
+def test_examples_of_a_file_and_of_odd_paths(tmp_path, name, monkeypatch):
+    plain = tmp_path / f"plain{Path(name).suffix.lower()}"
+    write(plain, texts(0, 20))
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    plain.rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for dataset in (name, f"./{name}", str(tmp_path / name), *([str(Path(name).parent)] if "/" in name else [])):
+        check_examples(dataset)
+        assert examples(dataset, "train")["text"][:] == texts(0, 20)
+        assert examples(dataset, "train[:3]")["text"][:] == texts(0, 3)
+        with pytest.raises(ValueError, match="test"):
+            examples(dataset, "test")
+
+
+def test_examples_of_the_toy_world():
+    assert examples("builtin", "train", "problems", 5).to_list() == list(world.rows("problems", "train", 5))
+    other = examples("builtin", "test", "conversations", 5, seed=3)
+    assert other.to_list() == list(world.rows("conversations", "test", 5, seed=3))
+    with pytest.raises(ValueError, match="no end; set rows"):
         examples("builtin", "train", "problems")
+    with pytest.raises(ValueError, match="not a split of the toy world"):
+        examples("builtin", "validation", "problems", 5)
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif("NANOHF_TEST_DATA" not in os.environ, reason="needs NANOHF_TEST_DATA")
-@pytest.mark.parametrize("name", ["corpus", "stories"])
-def test_real_text_has_its_own_validation(name):
-    root = f"{os.environ['NANOHF_TEST_DATA']}/{name}"
-    assert datasets.config.HF_HUB_OFFLINE
-    parts = [[row["text"] for row in text_stream(root, part).take(200)] for part in ("train", "validation")]
-    assert all(len(part) == 200 for part in parts)
-    assert not set(parts[0]) & set(parts[1])
+@pytest.mark.skipif(not REAL, reason="NANOHF_TEST_DATA is not set")
+def test_real_corpus():
+    folder = str(Path(REAL) / "corpus")
+    check_text(folder, column="text")
+    found = {split: [row["text"] for row in text_stream(folder, split)] for split in ("train", "validation")}
+    assert len(found["train"]) > 10 * len(found["validation"]) > 1000
+    assert not set(found["train"]) & set(found["validation"])
+    assert sum(map(len, found["train"])) > 10**7
+    parquet = Dataset.from_parquet([str(file) for file in Path(folder).glob("train-*.parquet")])
+    assert sorted(found["train"]) == sorted(parquet["text"])
