@@ -10,11 +10,12 @@ from nanohf.generation.numbers import read_number
 
 MARK = re.compile(r"<<([^<>]+)=([^<>=]+)>>")
 FINAL = "#### "
+END = "<|assistant_end|>"  # of a completion, where it is decoded with its special tokens
 
 
 def final_answer(text: str) -> str | None:
     """The number after the first `#### ` in one spelling, or None: see `generation.numbers`, the one grammar."""
-    _, mark, rest = text.partition(FINAL)
+    _, mark, rest = text.partition(END)[0].partition(FINAL)
     return read_number(rest) if mark else None
 
 
