@@ -6,6 +6,7 @@ A mark becomes a `python` part (the model writes it) and a `python_output` part 
 
 import re
 
+from nanohf.data.row_faults import Malformed
 from nanohf.generation.numbers import read_number
 
 MARK = re.compile(r"<<([^<>]+)=([^<>=]+)>>")
@@ -40,10 +41,14 @@ def answer_parts(answer: str) -> list[dict]:
 
 
 def conversation(row: dict) -> dict:
-    """A GSM8K row as messages; contents are always lists of parts, for an Arrow column has one type."""
+    """A GSM8K row as messages; contents are always lists of parts, for an Arrow column has one type.
+
+    Raises:
+        Malformed: a question or answer that is not text.
+    """
     for key in ("question", "answer"):
         if not isinstance(row.get(key), str):
-            raise ValueError(
+            raise Malformed(
                 f"{key!r} is {'missing' if row.get(key) is None else f'a {type(row[key]).__name__}'}, not text"
             )
     question = [{"type": "text", "text": row["question"]}]

@@ -58,7 +58,7 @@ def find(dataset: str, config: str | None = None, split: str = "train") -> TextF
     others: list[Path] = []
     if Path(dataset).is_file():
         found = {split: [Path(dataset)]}
-    elif listed := bool(config) or _card_lists_files(dataset):
+    elif listed := bool(config) or card_lists_files(dataset):
         found = _listed(dataset, config)
     else:
         found, others = _labelled(Path(dataset), split)
@@ -79,19 +79,19 @@ def find(dataset: str, config: str | None = None, split: str = "train") -> TextF
 
 def _labelled(folder: Path, wanted: str) -> tuple[dict[str, list[Path]], list[Path]]:
     """The text files by the split they belong to, and the other files."""
-    files = sorted(_walk(folder))
+    files = sorted(files_in(folder))
     texts = [file for file in files if kind(file)]
     splits = {(file.parent, SPLITS.get(_stem(file))) for file in texts}
     found: dict[str, list[Path]] = {}
     for file in texts:
         siblings = {split for parent, split in splits if parent == file.parent} - {None}
-        names = _names(file.relative_to(folder), siblings > {"train"}, wanted)
+        names = possible_splits(file.relative_to(folder), siblings > {"train"}, wanted)
         label = next((SPLITS.get(name, name) for name in names if name in SPLITS or name == wanted), "train")
         found.setdefault(label, []).append(file)
     return found, [file for file in files if not kind(file) and file.name.lower() != "readme.md"]
 
 
-def _names(file: Path, has_siblings: bool, wanted: str) -> list[str]:
+def possible_splits(file: Path, has_siblings: bool, wanted: str) -> list[str]:
     """What could name the split of a file: its first folder, what stands before a shard's number, its own name."""
     folders = [part.lower() for part in file.parts[:-1]]
     names = folders[1:2] if folders[:1] == ["data"] else folders[:1]
@@ -106,7 +106,7 @@ def _stem(file: Path) -> str:
     return Path(uncompressed(file.name)).stem.lower()
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def files_in(folder: Path) -> Iterator[Path]:
     """Files in it and below, through links; nothing hidden, as .git, __MACOSX and .ipynb_checkpoints are."""
     seen = set()
     for here, folders, names in os.walk(folder, followlinks=True):
@@ -118,7 +118,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(here, name) for name in names if not name.startswith((".", "__")))
 
 
-def _card_lists_files(folder: str) -> bool:
+def card_lists_files(folder: str) -> bool:
     card = Path(folder, "README.md")
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     if not text.startswith("---"):

@@ -5,7 +5,6 @@ from nanohf.evals.lm_eval_model import find_tasks, run_tasks
 from nanohf.generation.engine import Completion
 from nanohf.train.grpo.reward import reward_func
 
-CALL = "<|python_start|>{}<|python_end|><|output_start|>{}<|output_end|>"
 SAID = [  # right is the word problem's own answer, a whole number; head its first digit and tail the others
     ("#### {right}<|assistant_end|>", 1.0),
     ("#### {right}.0", 1.0),
