@@ -64,7 +64,8 @@ def first_conversations(source: ChatSource, rows: int) -> tuple[Dataset, Faults]
         RecipeError: also a Hub that does not answer.
         NotChecked: offline, and not in the cache.
     """
-    table = open_head(source.dataset, source.split, source.config, min(source.rows or rows, rows))
+    rows = rows if source.rows is None else min(source.rows, rows)
+    table = open_head(source.dataset, source.split, source.config, rows)
     return _conversations(source, table.rename(source.columns, source.name) if source.columns else table)
 
 

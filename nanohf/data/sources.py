@@ -15,7 +15,7 @@ from nanohf.data.skipped import skip_file, skipped_files
 from nanohf.data.text_stream import HubText, LocalText, TextStream
 from nanohf.errors import RecipeError
 
-__all__ = ["BUILTIN", "check_examples", "check_text", "examples", "is_local", "skipped_files", "text_stream"]
+__all__ = ["BUILTIN", "builtin_examples", "check_text", "is_local", "skipped_files", "text_stream"]
 
 BUILTIN = "builtin"
 BUILTIN_DOCUMENTS = 10**9  # generated as they are read, so as good as endless
@@ -98,18 +98,25 @@ def _streamed(kind: str, files: list[str]) -> IterableDataset:
     return load_dataset(kind, data_files=files, split="train", streaming=True, **options)
 
 
-def examples(dataset: str, split: str, config: str | None = None, rows: int | None = None, seed: int = 0) -> Dataset:
-    """A table of examples: load_dataset(dataset, config, split=split), its first `rows` rows if given.
+def builtin_examples(kind: str | None, split: str, rows: int | None, seed: int = 0) -> Dataset:
+    """A table of the toy world: its first rows, for there is no end to them.
 
-    For `builtin`, config is "conversations", "problems", "spelling" or "letter_counting" and rows is needed (there is
-    no end to them).
+    kind: "conversations", "problems", "documents", "spelling" or "letter_counting".
+
+    Raises:
+        RecipeError: another kind or split, or no number of rows.
     """
-    check_examples(dataset, config, rows)
-    if dataset == BUILTIN:
-        make = spelling.rows if config in spelling.KINDS else world.rows
-        return Dataset.from_list(list(make(config, split, rows, seed)))
-    table = load_dataset(dataset, config, split=split)
-    return table if rows is None else table.select(range(min(rows, len(table))))
+    kinds = (*world.KINDS, *spelling.KINDS)
+    if kind not in kinds:
+        raise RecipeError(f"dataset=builtin, config={kind!r}: the kinds are {', '.join(kinds)}")
+    if rows is None or rows < 1:
+        raise RecipeError(f"dataset=builtin, config={kind}, rows={rows}: it has no end; set rows")
+    if split not in world.SPLITS:
+        raise RecipeError(
+            f"dataset=builtin, split={split!r}: it has {', '.join(world.SPLITS)}, without slices; set rows"
+        )
+    make = spelling.rows if kind in spelling.KINDS else world.rows
+    return Dataset.from_list(list(make(kind, split, rows, seed)))
 
 
 def check_text(dataset: str, config: str | None = None, column: str = "text", split: str = "train") -> None:
@@ -158,22 +165,6 @@ def _wrong_kind(dataset: str, fault: str) -> str:
     return f"dataset={dataset!r}: {fault}. {cure}."
 
 
-def check_examples(dataset: str, config: str | None = None, rows: int | None = None) -> None:
-    """The same for a table of examples.
-
-    Raises:
-        ValueError: a folder that does not exist or holds no data; a kind that builtin has not, or no number of rows.
-    """
-    if dataset == BUILTIN:
-        kinds = (*world.KINDS, *spelling.KINDS)
-        if config not in kinds:
-            raise ValueError(f"dataset=builtin, config={config!r}: the kinds are {', '.join(kinds)}")
-        if rows is None or rows < 1:
-            raise ValueError(f"dataset=builtin, config={config}, rows={rows}: it has no end; set rows")
-    elif not dataset.endswith((".yaml", ".yml")) and is_local(dataset):
-        _data_files(dataset, config)
-
-
 def is_local(dataset: str) -> bool:
     """Whether the source is a file or folder here. If not, it must at least look like a Hub id."""
     if dataset.strip("/ ") and Path(dataset).exists():
@@ -185,15 +176,6 @@ def is_local(dataset: str) -> bool:
             "write a home folder in full, not as ~."
         )
     return False
-
-
-def _data_files(dataset: str, config: str | None) -> dict[str, list[str]]:
-    is_local(dataset)
-    try:
-        builder = load_dataset_builder(dataset, config)
-    except EmptyDatasetError as error:
-        raise RecipeError(f"dataset={dataset!r} holds no data files ({', '.join(text_files.KINDS)})") from error
-    return builder.config.data_files
 
 
 def _note_skipped(record: logging.LogRecord) -> bool:

@@ -19,7 +19,7 @@ from datasets.exceptions import DatasetNotFoundError
 
 from nanohf.data import text_files
 from nanohf.data.row_faults import Malformed
-from nanohf.data.sources import BUILTIN, check_examples, examples, is_local
+from nanohf.data.sources import BUILTIN, builtin_examples, is_local
 from nanohf.errors import RecipeError
 
 LINE = "a line of JSON"  # the column that holds it
@@ -87,10 +87,8 @@ def open_table(dataset: str, split: str, config: str | None = None, rows: int | 
     Raises:
         RecipeError: no such source, configuration, split or slice; files that cannot be read.
     """
-    check_examples(dataset, config, rows)
     if dataset == BUILTIN:
-        data = examples(dataset, split, config, rows)
-        return plain_table(data)
+        return plain_table(builtin_examples(config, split, rows))
     try:
         data = _load_local(dataset, split, config) if is_local(dataset) else load_dataset(dataset, config, split=split)
     except (datasets.exceptions.DatasetGenerationError, UnicodeDecodeError) as error:
@@ -161,8 +159,12 @@ def _builder(dataset: str, config: str | None):
 def _load_local(dataset: str, split: str, config: str | None) -> Dataset:
     wanted = split_names(split)
     found = local_splits(dataset, config, wanted)
+    if not found:
+        raise RecipeError(f"dataset={dataset!r} holds no data files. These are read: {text_files.ENDINGS}")
     check_splits(dataset, split, found)
-    files = {name: found[name] for name in wanted}
+    files = {name: [file for file in found[name] if file.stat().st_size] for name in wanted}
+    if empty := [name for name, part in files.items() if not part]:
+        raise RecipeError(f"dataset={dataset!r}: the files of split {empty[0]!r} are empty")
     kinds = {_kind(dataset, file) for part in files.values() for file in part}
     if len(kinds) > 1:
         raise RecipeError(
@@ -205,7 +207,7 @@ def _kind(dataset: str, file: Path) -> str:
 def _has_lines(file: Path) -> bool:
     with open(file, encoding="utf-8-sig", errors="replace") as lines:
         try:
-            return isinstance(json.loads(next(lines, "")), dict) and next(lines, "").startswith("{")
+            return isinstance(json.loads(next(lines, "")), dict) and next(lines, "")[:1] in ("", "{")
         except ValueError:
             return False
 

@@ -18,7 +18,7 @@ from nanohf.data.conversations import (
     from_mmlu,
     from_sharegpt,
 )
-from nanohf.data.sources import examples
+from nanohf.data.tables import open_table
 
 ROOT = Path(__file__).parents[2]
 REAL = os.environ.get("NANOHF_TEST_DATA")
@@ -362,7 +362,7 @@ def test_real_data_through_its_converter(tokenizer, name, converter, config, spl
     folder = str(Path(REAL) / name)
     table, faults = conversations(ChatSource(folder, converter, config=config, split=split))
     assert not faults
-    assert len(table) == len(examples(folder, split, config)) > 1000
+    assert len(table) == len(open_table(folder, split, config)) > 1000
     assert table.features == MESSAGES
     sample = table.select(range(200))
     ids = tokenizer.apply_chat_template(sample["messages"][:], tokenize=True, return_dict=False)

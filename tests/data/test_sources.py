@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nanohf.data import skipped
-from nanohf.data.sources import check_text, examples, text_stream
+from nanohf.data.sources import builtin_examples, check_text, text_stream
 from nanohf.errors import RecipeError
 
 pytestmark = pytest.mark.usefixtures("offline")
@@ -218,14 +218,17 @@ def test_what_is_no_source_at_all(dataset):
         check_text(dataset)
 
 
-def test_examples_of_builtin_and_a_folder(tmp_path):
-    assert len(examples("builtin", "train", "problems", 5)) == 5
-    write(tmp_path / "train.jsonl", texts(9))
-    assert len(examples(str(tmp_path), "train", rows=4)) == 4
-    with pytest.raises(ValueError, match="the kinds are"):
-        examples("builtin", "train", "nonsense", 5)
-    with pytest.raises(ValueError, match="set rows"):
-        examples("builtin", "train", "problems")
+def test_builtin_examples():
+    assert len(builtin_examples("problems", "train", 5)) == 5
+    assert builtin_examples("problems", "train", 5)[:3] == builtin_examples("problems", "train", 3)[:]
+    with pytest.raises(RecipeError, match="the kinds are"):
+        builtin_examples("nonsense", "train", 5)
+    with pytest.raises(RecipeError, match="set rows"):
+        builtin_examples("problems", "train", None)
+    with pytest.raises(RecipeError, match="set rows"):
+        builtin_examples("problems", "train", 0)
+    with pytest.raises(RecipeError, match="has train, test, without slices"):
+        builtin_examples("problems", "train[:50%]", 5)
 
 
 @pytest.mark.realdata

@@ -1,6 +1,6 @@
 """What lm-eval scores, the reward gives: the same completions, special tokens and all, through both."""
 
-from nanohf.data.sources import examples
+from nanohf.data.sources import builtin_examples
 from nanohf.evals.lm_eval_model import find_tasks, run_tasks
 from nanohf.generation.engine import Completion
 from nanohf.train.grpo.reward import reward_func
@@ -22,7 +22,7 @@ SAID = [  # right is the word problem's own answer, a whole number; head its fir
 
 
 def test_the_task_scores_what_the_reward_gives(tokenizer, model):
-    answers = {row["question"]: row["answer"] for row in examples("builtin", "test", "problems", 1000)}
+    answers = {row["question"]: row["answer"] for row in builtin_examples("problems", "test", 1000)}
     reward, seen = reward_func(tokenizer), []
 
     def generate(prompts, max_new_tokens, temperature):
