@@ -10,6 +10,7 @@ from datasets.data_files import EmptyDatasetError
 from nanohf.data import spelling, text_files
 from nanohf.data import text_readers as readers
 from nanohf.data import toy_world as world
+from nanohf.data.hub_errors import hub_errors, offline
 from nanohf.data.pieces import PIECE
 from nanohf.data.skipped import skip_file, skipped_files
 from nanohf.data.text_stream import HubText, LocalText, TextStream
@@ -120,12 +121,21 @@ def builtin_examples(kind: str | None, split: str, rows: int | None, seed: int =
 
 
 def check_text(dataset: str, config: str | None = None, column: str = "text", split: str = "train") -> None:
-    """Fails early on a text source on this machine that cannot work; a Hub id is left for the stage to open.
+    """Fails early on a text source that cannot work. Of one on the Hub the first document is read.
 
     Raises:
-        RecipeError: no such file or folder, no text in it, another encoding or kind of value, or many bad rows.
+        RecipeError: no such source, no text in it, another encoding or kind of value, or many bad rows; a Hub that
+            does not answer.
+        NotChecked: offline, and not in the cache.
     """
-    if dataset == BUILTIN or not is_local(dataset):
+    if dataset == BUILTIN:
+        return
+    if not is_local(dataset):
+        with hub_errors(dataset):
+            if offline():
+                load_dataset_builder(dataset, config)
+            else:
+                _on_the_hub(dataset, config, column, split)
         return
     files, budget = text_files.find(dataset, config, split), CHECKED
     for file in files.train + files.validation:

@@ -13,22 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import datasets
 from datasets import Dataset, ReadInstruction, load_dataset, load_dataset_builder
-from datasets.exceptions import DatasetNotFoundError
+from datasets.exceptions import DatasetGenerationError
 
 from nanohf.data import text_files
+from nanohf.data.hub_errors import first_line, hub_errors, offline
 from nanohf.data.row_faults import Malformed
 from nanohf.data.sources import BUILTIN, builtin_examples, is_local
 from nanohf.errors import RecipeError
 
 LINE = "a line of JSON"  # the column that holds it
 LOOKED_AT = 100  # lines, for their keys
-NO_NETWORK = (ConnectionError, TimeoutError)
-
-
-class NotChecked(Exception):
-    """A source on the Hub that is not in the cache, while HF_HUB_OFFLINE is set."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +85,14 @@ def open_table(dataset: str, split: str, config: str | None = None, rows: int | 
     if dataset == BUILTIN:
         return plain_table(builtin_examples(config, split, rows))
     try:
-        data = _load_local(dataset, split, config) if is_local(dataset) else load_dataset(dataset, config, split=split)
-    except (datasets.exceptions.DatasetGenerationError, UnicodeDecodeError) as error:
-        raise RecipeError(f"dataset={dataset!r}, split={split!r} cannot be read: {_cause(error)}") from error
+        if is_local(dataset):
+            data = _load_local(dataset, split, config)
+        else:
+            split_names(split)
+            data = load_dataset(dataset, config, split=split)
+    except DatasetGenerationError as error:
+        cause = first_line(error.__cause__ or error)
+        raise RecipeError(f"dataset={dataset!r}, split={split!r} cannot be read: {cause}") from error
     return _table(data if rows is None else data.select(range(min(rows, len(data)))))
 
 
@@ -105,17 +105,12 @@ def open_head(dataset: str, split: str, config: str | None = None, rows: int = 2
     """
     if dataset == BUILTIN or is_local(dataset):
         return open_table(dataset, split, config, rows)
-    base = split_names(split)[0]
-    try:
-        check_splits(dataset, split, list(map(str, _builder(dataset, config).config.data_files or {})))
-        if datasets.config.HF_HUB_OFFLINE:  # the cache cannot be streamed
+    with hub_errors(dataset):
+        check_splits(dataset, split, map(str, load_dataset_builder(dataset, config).config.data_files or {}))
+        if offline():  # the cache cannot be streamed
             return open_table(dataset, split, config, rows)
-        head = list(load_dataset(dataset, config, split=base, streaming=True).take(rows))
-    except NO_NETWORK as error:
-        if datasets.config.HF_HUB_OFFLINE:
-            raise NotChecked(f"{dataset} is not in the cache, and HF_HUB_OFFLINE is set") from error
-        raise RecipeError(f"dataset={dataset!r}: the Hub does not answer ({_first_line(error)})") from error
-    return _table(Dataset.from_list(head))
+        stream = load_dataset(dataset, config, split=split_names(split)[0], streaming=True)
+        return _table(Dataset.from_list(list(stream.take(rows))))
 
 
 def plain_table(data: Dataset) -> Table:
@@ -143,17 +138,6 @@ def check_splits(dataset: str, split: str, have: Iterable[str]) -> None:
     have = list(have)
     if have and (missing := [name for name in split_names(split) if name not in have]):
         raise RecipeError(f"dataset={dataset!r} has no split {missing[0]!r} but {', '.join(have)}")
-
-
-def _builder(dataset: str, config: str | None):
-    try:
-        return load_dataset_builder(dataset, config)
-    except DatasetNotFoundError as error:
-        raise RecipeError(
-            f"dataset={dataset!r} is neither here nor on the Hub, or gated: log in with hf auth"
-        ) from error
-    except ValueError as error:  # an unknown configuration; the message lists those there are
-        raise RecipeError(f"dataset={dataset!r}: {_first_line(error)}") from error
 
 
 def _load_local(dataset: str, split: str, config: str | None) -> Dataset:
@@ -185,7 +169,10 @@ def local_splits(dataset: str, config: str | None, wanted: list[str]) -> dict[st
     if path.is_file():
         return {"train": [path]}
     if config or text_files.card_lists_files(dataset):
-        listed = _builder(dataset, config).config.data_files or {}
+        try:
+            listed = load_dataset_builder(dataset, config).config.data_files or {}
+        except (ValueError, FileNotFoundError) as error:  # no such configuration, or files that its card misses
+            raise RecipeError(f"dataset={dataset!r}: {' '.join(str(error).split())}") from error
         return {str(split): [Path(file) for file in files] for split, files in listed.items()}
     found: dict[str, list[Path]] = {}
     known = set(text_files.SPLITS) | set(wanted)
@@ -223,11 +210,3 @@ def _table(data: Dataset) -> Table:
             continue
         columns |= dict.fromkeys(row if isinstance(row, dict) else ())
     return Table(data, RowFormat(list(columns)))
-
-
-def _first_line(error: BaseException) -> str:
-    return " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())
-
-
-def _cause(error: BaseException) -> str:
-    return _first_line(error.__cause__ or error)

@@ -30,7 +30,7 @@ def check_sources(recipes: dict[str, Recipe]) -> None:
     """
     from datasets import disable_progress_bars
 
-    from nanohf.data.tables import NotChecked
+    from nanohf.data.hub_errors import NotChecked
 
     disable_progress_bars()  # of twenty rows
     errors: dict[str, None] = {}
