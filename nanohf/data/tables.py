@@ -90,7 +90,9 @@ def open_table(dataset: str, split: str, config: str | None = None, rows: int | 
         else:
             split_names(split)
             data = load_dataset(dataset, config, split=split)
-    except DatasetGenerationError as error:
+    except RecipeError:
+        raise
+    except (DatasetGenerationError, ValueError) as error:  # a damaged file; a slice of no row
         cause = first_line(error.__cause__ or error)
         raise RecipeError(f"dataset={dataset!r}, split={split!r} cannot be read: {cause}") from error
     return _table(data if rows is None else data.select(range(min(rows, len(data)))))
