@@ -70,6 +70,8 @@ def first_conversations(source: ChatSource, rows: int) -> tuple[Dataset, Faults]
 
 
 def _conversations(source: ChatSource, table: Table) -> tuple[Dataset, Faults]:
+    if not len(table):
+        raise RecipeError(f"source {source.name} has no row")
     converter = source.converter or detected(source.name, table)
     check_columns(source.name, converter, table.columns)
     rows = table.data.map(
@@ -266,7 +268,7 @@ def _message(given: Any) -> dict:
         call = json.loads(content)
         return {"role": "assistant", "content": [], "tool_calls": [{"function": call}]}
     if given.get("function_call"):
-        raise Malformed("it has a function_call, which is no tool call")
+        raise Malformed("it has a function_call, not tool_calls")
     return {"role": ROLES.get(role, role), "content": parts(content)} | {
         key: given.get(key) for key in ("tool_calls", "tool_call_id")
     }

@@ -159,7 +159,7 @@ def _load_local(dataset: str, split: str, config: str | None) -> Dataset:
     paths = {name: [str(file) for file in part] for name, part in files.items()}
     if (kind := kinds.pop()) != "lines":
         return load_dataset(kind, data_files=paths, split=split)
-    # Bytes that are no UTF-8 become what is no JSON, so that it is only their row which cannot be read.
+    # Bytes outside UTF-8 become an escape that JSON does not know: only their row cannot be read.
     options = {"encoding": "utf-8-sig", "encoding_errors": "backslashreplace"}
     table = load_dataset("text", data_files=paths, split=split, **options).rename_column("text", LINE)
     return table.filter(lambda line: bool(line.strip()), input_columns=LINE, load_from_cache_file=False)

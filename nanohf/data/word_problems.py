@@ -43,7 +43,7 @@ def _config(dataset: str, config: str | None) -> str | None:
 
 
 def _problems(table: Table, name: str, tokenizer: Any = None, longest: int | None = None) -> tuple[Dataset, Faults]:
-    if missing := [column for column in COLUMNS if column not in table.columns]:
+    if missing := [column for column in COLUMNS if len(table) and column not in table.columns]:
         have = ", ".join(table.columns)
         raise RecipeError(f"{name} have no column {' and '.join(missing)}; the columns are {have}")
     if longest is not None and longest < 1:

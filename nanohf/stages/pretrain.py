@@ -6,6 +6,7 @@
 
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -39,7 +40,7 @@ from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
 from nanohf.train.finite_weights import refuse_nonfinite
 from nanohf.train.optimizer_handover import save_moments
 from nanohf.train.pretrain_checkpoints import progress_of
-from nanohf.train.pretrain_horizon import derive_horizon, kept_horizon
+from nanohf.train.pretrain_horizon import Horizon, derive_horizon, kept_horizon
 from nanohf.train.pretrain_loop import build_model, pretrain
 from nanohf.train.resuming import chosen_checkpoint, warn_of_changed_data
 
@@ -53,29 +54,16 @@ def main(argv: list[str]) -> None:
 def work(recipe: Recipe) -> None:
     config = recipe.settings
     checkpoints = runs.claim(recipe)
-    accelerator = Accelerator(
-        mixed_precision=choose_precision(config.mixed_precision, device_type()),
-        log_with=None if config.report_to == "none" else config.report_to,
-        project_dir=str(recipe.run_dir / "logs"),
-    )
-    use_onednn()
-    check_fsdp2(accelerator, config)
-    accelerator.init_trackers("nanohf", config={key: str(value) for key, value in vars(config).items()})
-    set_seed(config.seed)
+    accelerator = open_accelerator(recipe)
 
     tokenizer = AutoTokenizer.from_pretrained(runs.resolve(config.run_dir, config.tokenizer))
     tokenizer.model_max_length = config.max_length
     model = build_model(config, tokenizer)
     parameters = model.num_parameters()
     console.progress(f"model: depth {config.depth}, {parameters:,} parameters, vocabulary {len(tokenizer):,}")
-    sources = source_state([config.dataset])
     rank, processes = accelerator.process_index, accelerator.num_processes
-    if newest := chosen_checkpoint(checkpoints):
-        progress = progress_of(newest)
-        horizon = kept_horizon(progress["horizon"], processes)
-        warn_of_changed_data(progress["sources"], sources)
-    else:
-        horizon = derive_horizon(config, len(tokenizer), processes)
+    sources = source_state([config.dataset])
+    horizon = chosen_horizon(config, len(tokenizer), processes, checkpoints, sources)
 
     # The same rows with any number of processes, shared out between them.
     batches = max(processes, config.eval_tokens // (config.per_device_train_batch_size * config.max_length))
@@ -108,21 +96,50 @@ def work(recipe: Recipe) -> None:
     moments = named_state(optimizer, model) if config.keep_optimizer else None  # likewise
     accelerator.end_training()
     if result and accelerator.is_main_process:
-        figures = result | {
-            "depth": config.depth,
-            "vocab_size": len(tokenizer),
-            "parameters": parameters,
-            "device": accelerator.device.type,
-            "world_size": accelerator.num_processes,
-            "peak_memory_bytes": peak_memory(accelerator.device.type),
-            "mixed_precision": accelerator.mixed_precision,
-            "metric": "bits per byte",
-            "before": result["before"]["bpb"],
-            "after": result["after"]["bpb"],
-            "skipped_files": sorted(skipped_files),
-        }
+        figures = result | figures_of(config, accelerator, len(tokenizer), parameters, result)
         whole = build_model(config, tokenizer)
         runs.finish(recipe, figures, partial(save, whole, weights, tokenizer, moments))
+
+
+def open_accelerator(recipe: Recipe) -> Accelerator:
+    """Precision, trackers and seed as the recipe says."""
+    config = recipe.settings
+    accelerator = Accelerator(
+        mixed_precision=choose_precision(config.mixed_precision, device_type()),
+        log_with=None if config.report_to == "none" else config.report_to,
+        project_dir=str(recipe.run_dir / "logs"),
+    )
+    use_onednn()
+    check_fsdp2(accelerator, config)
+    accelerator.init_trackers("nanohf", config={key: str(value) for key, value in vars(config).items()})
+    set_seed(config.seed)
+    return accelerator
+
+
+def chosen_horizon(config, vocab_size: int, processes: int, checkpoints: Path, sources: dict) -> Horizon:
+    """The checkpoint's, where there is one to resume from; else what the recipe implies."""
+    if newest := chosen_checkpoint(checkpoints):
+        progress = progress_of(newest)
+        warn_of_changed_data(progress["sources"], sources)
+        return kept_horizon(progress["horizon"], processes)
+    return derive_horizon(config, vocab_size, processes)
+
+
+def figures_of(config, accelerator, vocab_size: int, parameters: int, result: dict) -> dict:
+    """For the record, beside what the loop has measured."""
+    return {
+        "depth": config.depth,
+        "vocab_size": vocab_size,
+        "parameters": parameters,
+        "device": accelerator.device.type,
+        "world_size": accelerator.num_processes,
+        "peak_memory_bytes": peak_memory(accelerator.device.type),
+        "mixed_precision": accelerator.mixed_precision,
+        "metric": "bits per byte",
+        "before": result["before"]["bpb"],
+        "after": result["after"]["bpb"],
+        "skipped_files": sorted(skipped_files),
+    }
 
 
 def open_loader(config, tokenizer, split: str, rows: int, rank: int = 0, processes: int = 1) -> PackedLoader:
