@@ -57,15 +57,14 @@ def conversations(source: ChatSource) -> tuple[Dataset, Faults]:
     return _conversations(source, _table(source))
 
 
-def first_conversations(source: ChatSource, rows: int) -> tuple[Dataset, Faults]:
+def first_conversations(source: ChatSource) -> tuple[Dataset, Faults]:
     """The same of the first rows, without a download of the whole source.
 
     Raises:
         RecipeError: also a Hub that does not answer.
         NotChecked: offline, and not in the cache.
     """
-    rows = rows if source.rows is None else min(source.rows, rows)
-    table = open_head(source.dataset, source.split, source.config, rows)
+    table = open_head(source.dataset, source.split, source.config, source.rows)
     return _conversations(source, table.rename(source.columns, source.name) if source.columns else table)
 
 

@@ -35,11 +35,8 @@ class Faults:
     def refuse_most(self, source: str, rows: int) -> None:
         """
         Raises:
-            RecipeError: more than half of a source's rows are left out, so that it is not what it was taken for; or
-                there is no row.
+            RecipeError: more than half of a source's rows are left out, so that it is not what it was taken for.
         """
-        if not rows:
-            raise RecipeError(f"{source} has no row")
         if 2 * len(self) > rows:
             raise RecipeError(
                 f"{source}: {len(self):,} of {rows:,} rows are malformed, and at most half of a source may be: "

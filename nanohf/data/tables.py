@@ -24,6 +24,7 @@ from nanohf.errors import RecipeError
 
 LINE = "a line of JSON"  # the column that holds it
 LOOKED_AT = 100  # lines, for their keys
+HEAD = 20  # rows
 
 
 @dataclass(frozen=True)
@@ -98,21 +99,26 @@ def open_table(dataset: str, split: str, config: str | None = None, rows: int | 
     return _table(data if rows is None else data.select(range(min(rows, len(data)))))
 
 
-def open_head(dataset: str, split: str, config: str | None = None, rows: int = 20) -> Table:
-    """The first rows, of a Hub id without a download of the whole; a slice's are those of its split.
+def open_head(dataset: str, split: str, config: str | None = None, rows: int | None = None) -> Table:
+    """The first HEAD rows of what `open_table` gives, without the download of a whole source on the Hub.
+
+    Of a slice on the Hub they are the first of its split.
 
     Raises:
         RecipeError: as `open_table`; a Hub that does not answer.
         NotChecked
     """
-    if dataset == BUILTIN or is_local(dataset):
-        return open_table(dataset, split, config, rows)
+    first = HEAD if rows is None else min(rows, HEAD)
+    if dataset == BUILTIN:
+        return open_table(dataset, split, config, rows and first)
+    if is_local(dataset):
+        return open_table(dataset, split, config, first)
     with hub_errors(dataset):
         check_splits(dataset, split, map(str, load_dataset_builder(dataset, config).config.data_files or {}))
         if offline():  # the cache cannot be streamed
-            return open_table(dataset, split, config, rows)
+            return open_table(dataset, split, config, first)
         stream = load_dataset(dataset, config, split=split_names(split)[0], streaming=True)
-        return _table(Dataset.from_list(list(stream.take(rows))))
+        return _table(Dataset.from_list(list(stream.take(first))))
 
 
 def plain_table(data: Dataset) -> Table:

@@ -28,7 +28,7 @@ def problems(
     return _problems(table, f"word problems {dataset} {split}", tokenizer, longest)
 
 
-def first_problems(dataset: str, config: str | None, split: str, rows: int) -> tuple[Dataset, Faults]:
+def first_problems(dataset: str, config: str | None, split: str, rows: int | None) -> tuple[Dataset, Faults]:
     """The same of the first rows, without a download of the whole source.
 
     Raises:
@@ -43,9 +43,11 @@ def _config(dataset: str, config: str | None) -> str | None:
 
 
 def _problems(table: Table, name: str, tokenizer: Any = None, longest: int | None = None) -> tuple[Dataset, Faults]:
-    if missing := [column for column in COLUMNS if len(table) and column not in table.columns]:
+    if not len(table):
+        raise RecipeError(f"{name} has no row")
+    if missing := [column for column in COLUMNS if column not in table.columns]:
         have = ", ".join(table.columns)
-        raise RecipeError(f"{name} have no column {' and '.join(missing)}; the columns are {have}")
+        raise RecipeError(f"{name} has no column {' and '.join(missing)}; the columns are {have}")
     if longest is not None and longest < 1:
         raise RecipeError(
             f"{name}: the model's positions leave no room for a question beside its completion; lower "

@@ -12,8 +12,6 @@ from nanohf.data.chat_source import ChatSource
 from nanohf.errors import RecipeError
 from nanohf.recipe.loading import Recipe
 
-ROWS = 20  # of each source
-
 
 @dataclass(frozen=True)
 class SourceCheck:
@@ -32,7 +30,7 @@ def check_sources(recipes: dict[str, Recipe]) -> None:
 
     from nanohf.data.hub_errors import NotChecked
 
-    disable_progress_bars()  # of twenty rows
+    disable_progress_bars()  # of a few rows
     errors: dict[str, None] = {}
     opened: set[str] = set()
     for stage, recipe in recipes.items():
@@ -78,13 +76,12 @@ def _chat(source: ChatSource) -> SourceCheck:
     from nanohf.data.conversations import first_conversations
 
     name = _name("conversations", source.name, source.converter, source.columns)
-    return SourceCheck(name, partial(first_conversations, source, ROWS))
+    return SourceCheck(name, partial(first_conversations, source))
 
 
 def _word_problems(dataset: str, config: str | None, split: str, rows: int | None) -> SourceCheck:
     from nanohf.data.word_problems import first_problems
 
-    rows = ROWS if rows is None else min(rows, ROWS)
     name = _name("word problems", dataset, config, split)
     return SourceCheck(name, partial(first_problems, dataset, config, split, rows))
 

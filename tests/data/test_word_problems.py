@@ -93,7 +93,7 @@ def test_half_may_be_left_out_and_no_more(tmp_path):
 
 def test_other_columns_and_splits(tmp_path):
     folder = write(tmp_path / "a", {"problem": "a", "answer": "#### 1"})
-    with pytest.raises(RecipeError, match="have no column question; the columns are problem, answer"):
+    with pytest.raises(RecipeError, match="has no column question; the columns are problem, answer"):
         problems(folder, None, "train", None)
     with pytest.raises(RecipeError, match="has no split 'test' but train"):
         first_problems(folder, None, "test", 20)
