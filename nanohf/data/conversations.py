@@ -4,22 +4,33 @@ One form: {"messages": [{"role": str, "content": [{"type": "text" | "python" | "
 Content is a list of parts everywhere, since Arrow wants one type over a whole column.
 
 A row that no conversation can be made of (roles out of order, an empty message, a number for a text) is left out,
-counted by reason and reported; wrong columns end in an error at once, and so does a source of which more rows are left
-out than stay. A source that names no converter gets the one that its columns suggest (`detected`). Plain documents
-of pretraining, mixed in so that they are not forgotten, are a source too (converter=document).
+counted by reason and reported. Wrong columns end in an error at once, and so does a source of which more than half the
+rows would be left out. Plain documents of pretraining, mixed in so that they are not forgotten, are a source too
+(converter=document).
+
+A source that names no converter gets the first of these that its columns allow:
+    messages        `messages`
+    sharegpt        `conversations`
+    arc             `question`, `choices`, `answerKey`
+    mmlu            `question`, `choices`, `answer`
+    gsm8k           `question`, `answer`, and one of the first twenty answers has a `#### ` line
+    instructions    one of `instruction`, `prompt`, `question`, and one of `output`, `response`, `answer`, `completion`
 """
 
 import json
-from collections.abc import Callable
-from itertools import groupby
+from collections.abc import Callable, Iterator
+from itertools import cycle, groupby
 from typing import Any
 
 from datasets import Dataset, Features, IterableDataset, List, Value
 
 from nanohf.data import gsm8k, identity
 from nanohf.data.chat_source import ChatSource
-from nanohf.data.row_faults import Faults
-from nanohf.data.sources import examples, text_stream
+from nanohf.data.row_faults import Faults, Malformed
+from nanohf.data.sources import text_stream
+from nanohf.data.tables import RowFormat, Table, open_head, open_table, plain_table
+from nanohf.data.tool_calls import with_calculator_calls
+from nanohf.errors import RecipeError
 
 LETTERS = "ABCDEFGHIJ"
 MESSAGES = Features(
@@ -29,6 +40,7 @@ FAULT = Features({"fault": Value("string")})  # why a row is left out; empty if 
 QUESTION = ("instruction", "prompt", "question")
 INPUT = ("input", "context")
 ANSWER = ("output", "response", "answer", "completion")
+FIRST = 20  # rows, by which a source without a converter is known
 
 
 def documents(source: ChatSource) -> IterableDataset:
@@ -40,56 +52,79 @@ def conversations(source: ChatSource) -> tuple[Dataset, Faults]:
     """A source's conversations, and what is wrong with the rows that are left out.
 
     Raises:
-        ValueError: columns that no conversation can be made of; more rows left out than stay.
+        RecipeError: columns that no conversation can be made of; more rows left out than stay.
     """
-    table = _table(source)
-    converter = source.converter or detected(source.name, table.column_names, table[0] if len(table) else {})
-    check_columns(source.name, converter, table.column_names)
-    table = table.map(
+    return _conversations(source, _table(source))
+
+
+def first_conversations(source: ChatSource) -> tuple[Dataset, Faults]:
+    """The same of the first rows, without a download of the whole source.
+
+    Raises:
+        RecipeError: also a Hub that does not answer.
+        NotChecked: offline, and not in the cache.
+    """
+    table = open_head(source.dataset, source.split, source.config, source.rows)
+    return _conversations(source, table.rename(source.columns, source.name) if source.columns else table)
+
+
+def _conversations(source: ChatSource, table: Table) -> tuple[Dataset, Faults]:
+    if not len(table):
+        raise RecipeError(f"source {source.name} has no row")
+    converter = source.converter or detected(source.name, table)
+    check_columns(source.name, converter, table.columns)
+    rows = table.data.map(
         _converted,
-        with_indices=True,
-        fn_kwargs={"converter": converter},
-        remove_columns=table.column_names,
+        fn_kwargs={"converter": converter, "form": table.format},
+        remove_columns=table.data.column_names,
         features=Features({**MESSAGES, **FAULT}),
         load_from_cache_file=False,  # datasets knows our functions by name only, and would not see them change
     )
     faults = Faults()
-    for row, fault in enumerate(table["fault"]):
+    for row, fault in enumerate(rows["fault"]):
         if fault:
             faults.add(row, fault)
-    faults.refuse_most(f"source {source.name}", len(table))
+    faults.refuse_most(f"source {source.name}", len(rows))
     if faults:
-        table = table.select([i for i, fault in enumerate(table["fault"]) if not fault])
-    return table.remove_columns("fault"), faults
+        rows = rows.select([i for i, fault in enumerate(rows["fault"]) if not fault])
+    return rows.remove_columns("fault"), faults
 
 
-def detected(name: str, columns: list[str], first: dict) -> str:
-    """The converter for a source that names none, by its columns and first row.
+def detected(name: str, table: Table) -> str:
+    """The converter for a source that names none, by its columns and first rows: the module's docstring has the rule.
 
     Raises:
-        ValueError: the columns are of no kind that is known here.
+        RecipeError: the columns are of no kind that is known here.
     """
-    have = set(columns)
+    have = set(table.columns)
     for converter in ("messages", "sharegpt", "arc", "mmlu"):
         if set(COLUMNS[converter]) <= have:
             return converter
-    if {"question", "answer"} <= have and gsm8k.final_answer(str(first.get("answer"))) is not None:
+    if {"question", "answer"} <= have and any(gsm8k.FINAL in str(answer) for answer in _first(table, "answer")):
         return "gsm8k"
     if len(have & set(QUESTION)) == 1 and len(have & set(ANSWER)) == 1:
         return "instructions"
-    raise ValueError(
-        f"source {name}: no converter is named, and none is known for the columns {', '.join(columns)}. Set converter "
-        f"({', '.join(CONVERTERS)}) and columns: {{WANTED: ITS_NAME_HERE}}."
+    raise RecipeError(
+        f"source {name}: no converter is named, and none is known for the columns {', '.join(table.columns)}. "
+        f"Set converter ({', '.join(CONVERTERS)}) and columns: {{WANTED: ITS_NAME_HERE}}."
     )
+
+
+def _first(table: Table, column: str) -> Iterator[Any]:
+    for row in table.data.select(range(min(FIRST, len(table)))):
+        try:
+            yield table.format.read(row)[column]
+        except Malformed:  # a row that is left out later
+            continue
 
 
 def check_columns(name: str, converter: str, columns: list[str]) -> None:
     """
     Raises:
-        ValueError: the converter's columns are not all there.
+        RecipeError: the converter's columns are not all there.
     """
     if missing := [wanted for wanted in COLUMNS.get(converter, ()) if wanted not in columns]:
-        raise ValueError(
+        raise RecipeError(
             f"source {name} has no column {' and '.join(missing)} for converter={converter!r}; its columns are "
             f"{', '.join(columns)}"
         )
@@ -98,32 +133,21 @@ def check_columns(name: str, converter: str, columns: list[str]) -> None:
             _only(dict.fromkeys(columns), names)
 
 
-def _table(source: ChatSource) -> Dataset:
+def _table(source: ChatSource) -> Table:
     """A source's rows, with the columns that its converter wants."""
     if source.converter == "identity":
-        return Dataset.from_list(list(identity.rows(source.dataset, source.rows)))
-    table = examples(source.dataset, source.split, source.config, source.rows)
-    if not source.columns:
-        return table
-    if missing := [name for name in source.columns.values() if name not in table.column_names]:
-        have = ", ".join(table.column_names)
-        raise ValueError(f"source {source.name} has no {', '.join(missing)}; its columns are {have}")
-    return table.select_columns(list(source.columns.values())).rename_columns(
-        {there: wanted for wanted, there in source.columns.items()}
-    )
+        return plain_table(Dataset.from_list(list(identity.rows(source.dataset, source.rows))))
+    table = open_table(source.dataset, source.split, source.config, source.rows)
+    return table.rename(source.columns, source.name) if source.columns else table
 
 
-class Malformed(ValueError):
-    """A row that no conversation can be made of, where others of its source may be sound."""
-
-
-def _converted(row: dict, index: int, converter: str) -> dict:
+def _converted(row: dict, converter: str, form: RowFormat) -> dict:
     try:
-        messages = CONVERTERS[converter](row)["messages"]
+        messages = CONVERTERS[converter](form.read(row))["messages"]
         check(messages)
     except Malformed as error:
         return {"messages": [], "fault": str(error)}
-    except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:  # nothing that a conversation has
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:  # nested values of other kinds
         return {"messages": [], "fault": f"not what converter={converter} reads ({type(error).__name__}: {error})"}
     return {"messages": messages, "fault": ""}
 
@@ -134,35 +158,55 @@ def check(messages: list[dict]) -> None:
     Raises:
         Malformed
     """
-    roles = [message["role"] for message in messages]
-    if unusual := [role for role in roles if role in ("tool", "function", "developer")]:
-        raise Malformed(f"it has a message of role {unusual[0]}, which the chat template does not know")
-    turns = roles[1:] if roles[:1] == ["system"] else roles
-    if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
-        raise Malformed(f"roles are {', '.join(map(str, roles))}, not user, assistant, ... after an optional system")
-    for number, message in enumerate(messages, 1):
-        if odd := [part["text"] for part in message["content"] if not isinstance(part["text"], str)]:
-            raise Malformed(f"message {number} ({message['role']}) has a {type(odd[0]).__name__} where text belongs")
+    check_roles([message["role"] for message in messages])
+    for message in messages:
+        role, texts = message["role"], [part["text"] for part in message["content"]]
+        if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+            raise Malformed(f"a content of the {role}'s has half of a surrogate pair, which UTF-8 cannot hold")
         kinds = [part["type"] for part in message["content"]]
-        allowed = ("text", "python", "python_output") if message["role"] == "assistant" else ("text",)
+        allowed = ("text", "python", "python_output") if role == "assistant" else ("text",)
         if unknown := [kind for kind in kinds if kind not in allowed]:
-            raise Malformed(f"message {number} ({message['role']}) has a part of type {unknown[0]}")
+            raise Malformed(f"a content of the {role}'s has a part of type {unknown[0]}")
         if any(b == "python_output" and a != "python" for a, b in zip(["", *kinds], kinds, strict=False)):
-            raise Malformed(f"message {number} has a python_output part that follows no python part")
-        if not any(part["text"].strip() for part in message["content"]):
-            raise Malformed(f"message {number} ({message['role']}) is empty")
+            raise Malformed("a python_output part follows no python part")
+        if not any(text.strip() for text in texts):
+            raise Malformed(f"a message of the {role}'s is empty")
+
+
+def check_roles(roles: list[str]) -> None:
+    """user, assistant, ... after an optional system, and the assistant has the last word.
+
+    Raises:
+        Malformed
+    """
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    if not turns:
+        raise Malformed("it has no messages")
+    for role, expected in zip(turns, cycle(("user", "assistant")), strict=False):
+        if role != expected:
+            raise Malformed(f"a message of role {role} where {expected} should speak")
+    if len(turns) % 2:
+        raise Malformed("the last message is the user's")
 
 
 def text(content: str) -> list[dict]:
     return [{"type": "text", "text": content}]
 
 
-def parts(content: str | list[dict] | None) -> list[dict]:
-    """Contents as parts, neighbouring text joined, for the template takes one text between two calls."""
+def parts(content: Any) -> list[dict]:
+    """Contents as parts, neighbouring text joined, for the template takes one text between two calls.
+
+    Raises:
+        Malformed: neither text nor a list of parts {type, text}.
+    """
     if content is None or isinstance(content, str):
         return text(content or "")
     if not isinstance(content, list):
-        raise Malformed(f"a content is a {type(content).__name__}, not text")
+        raise Malformed(f"a content is {type(content).__name__}, not text")
+    if any(not isinstance(part, dict) or not isinstance(part.get("type"), str) for part in content):
+        raise Malformed("a content is a list of something else than parts with type and text")
+    if any(not isinstance(part.get("text"), str | None) for part in content):
+        raise Malformed("a part's text is not text")
     joined = []
     for kind, group in groupby(content, key=lambda part: part["type"]):
         texts = [part.get("text") or "" for part in group]
@@ -171,33 +215,62 @@ def parts(content: str | list[dict] | None) -> list[dict]:
 
 
 def from_messages(row: dict) -> dict:
-    """`messages` with contents that are strings, as in smol-smoltalk, or lists of parts; an empty system is none.
+    """`messages` of `role` and `content`, a text, as in smol-smoltalk, or parts; an empty system message is none.
 
-    They may also be JSON text, as some exports have them.
+    They may also be JSON text, as some exports have them. Tool calls must be the calculator's (`data.tool_calls`).
     """
-    return {"messages": _messages(row["messages"], "role", "content", {})}
-
-
-SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant"}
+    return {"messages": _messages(row["messages"])}
 
 
 def from_sharegpt(row: dict) -> dict:
-    """`conversations` of `from` (human, gpt, system) and `value`."""
-    return {"messages": _messages(row["conversations"], "from", "value", SHAREGPT_ROLES)}
+    """`conversations` of `from` (human, gpt, system and their other names) and `value`; `role` and `content` do too."""
+    return {"messages": _messages(row["conversations"])}
 
 
-def _messages(given: Any, role: str, content: str, roles: dict[str, str]) -> list[dict]:
-    given = json.loads(given) if isinstance(given, str) else given
-    if not isinstance(given, list) or any(not isinstance(message, dict) for message in given):
-        raise Malformed("it has no list of messages" if not isinstance(given, list) else "a message is missing")
-    if any(message.get("tool_calls") for message in given):
-        raise Malformed("it has tool calls, which the chat template does not know")
-    if odd := [message for message in given if message.get(role) is None]:
-        raise Malformed(f"a message has no {role!r} but {', '.join(odd[0])}")
-    messages = [{"role": roles.get(m[role], m[role]), "content": parts(m.get(content))} for m in given]
-    if messages and messages[0]["role"] == "system" and not any(p["text"].strip() for p in messages[0]["content"]):
-        messages = messages[1:]
-    return messages
+ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "developer": "system",
+    "observation": "tool",
+}
+
+
+def _messages(given: Any) -> list[dict]:
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            raise Malformed("its messages are text that is not JSON") from None
+    if not isinstance(given, list):
+        raise Malformed("it has no list of messages")
+    messages = with_calculator_calls([_message(message) for message in given])
+    spoken = []
+    for message in messages:
+        content = parts(message["content"])
+        if message["role"] != "system" or any(p["text"].strip() for p in content) or spoken:
+            spoken.append({"role": message["role"], "content": content})
+    return spoken
+
+
+def _message(given: Any) -> dict:
+    """One message by the names that OpenAI gives."""
+    if not isinstance(given, dict):
+        raise Malformed("a message is missing" if given is None else f"a message is a {type(given).__name__}")
+    role = given.get("role", given.get("from"))
+    content = given.get("content", given.get("value"))
+    if not isinstance(role, str):
+        raise Malformed(f"a message has no role but {', '.join(name for name in given if given[name] is not None)}")
+    if role == "function_call":  # as ShareGPT has it
+        call = json.loads(content)
+        return {"role": "assistant", "content": [], "tool_calls": [{"function": call}]}
+    if given.get("function_call"):
+        raise Malformed("it has a function_call, not tool_calls")
+    return {"role": ROLES.get(role, role), "content": parts(content)} | {
+        key: given.get(key) for key in ("tool_calls", "tool_call_id")
+    }
 
 
 def from_instructions(row: dict) -> dict:
@@ -216,7 +289,7 @@ def from_instructions(row: dict) -> dict:
 def _only(row: dict, names: tuple[str, ...]) -> str:
     found = [name for name in names if name in row]
     if len(found) != 1:
-        raise ValueError(
+        raise RecipeError(
             f"converter='instructions' needs exactly one of the columns {', '.join(names)}; "
             f"there are {', '.join(row)}. Choose with columns: {{{names[0]}: ITS_NAME_HERE, ...}}."
         )

@@ -6,15 +6,17 @@ A mark becomes a `python` part (the model writes it) and a `python_output` part 
 
 import re
 
+from nanohf.data.row_faults import Malformed
 from nanohf.generation.numbers import read_number
 
 MARK = re.compile(r"<<([^<>]+)=([^<>=]+)>>")
 FINAL = "#### "
+END = "<|assistant_end|>"  # of a completion, where it is decoded with its special tokens
 
 
 def final_answer(text: str) -> str | None:
     """The number after the first `#### ` in one spelling, or None: see `generation.numbers`, the one grammar."""
-    _, mark, rest = text.partition(FINAL)
+    _, mark, rest = text.partition(END)[0].partition(FINAL)
     return read_number(rest) if mark else None
 
 
@@ -39,10 +41,14 @@ def answer_parts(answer: str) -> list[dict]:
 
 
 def conversation(row: dict) -> dict:
-    """A GSM8K row as messages; contents are always lists of parts, for an Arrow column has one type."""
+    """A GSM8K row as messages; contents are always lists of parts, for an Arrow column has one type.
+
+    Raises:
+        Malformed: a question or answer that is not text.
+    """
     for key in ("question", "answer"):
         if not isinstance(row.get(key), str):
-            raise ValueError(
+            raise Malformed(
                 f"{key!r} is {'missing' if row.get(key) is None else f'a {type(row[key]).__name__}'}, not text"
             )
     question = [{"type": "text", "text": row["question"]}]

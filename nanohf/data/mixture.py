@@ -15,6 +15,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 
 from nanohf.data.chat_source import ChatSource
 from nanohf.data.conversations import conversations, documents
+from nanohf.errors import RecipeError
 from nanohf.tokenizer.train_bpe import encode_documents
 
 ROWS = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32"))})
@@ -43,7 +44,7 @@ def mixture(tokenizer, sources: list[ChatSource], args: Any) -> tuple[Dataset, l
     documents is reckoned in tokens.
 
     Raises:
-        ValueError: a source gives no row, mostly malformed ones, or lacks its converter's columns.
+        RecipeError: a source gives no row, mostly malformed ones, or lacks its converter's columns.
     """
     parts = {i: source_rows(tokenizer, source, args) for i, source in enumerate(sources) if source.share is None}
     others, shares = sum(given.tokens for _, given in parts.values()), sum(source.share or 0 for source in sources)
@@ -105,7 +106,7 @@ def document_rows(tokenizer, source: ChatSource, limit: int | None, tokens: floa
                 taken += sum(row["tokens"] for row in new)
         tables.append(Dataset.from_list(rows, features=COUNTED))
     if not tables:
-        raise ValueError(f"source {source.name} has no text")
+        raise RecipeError(f"source {source.name} has no text")
     return repeated(concatenate_datasets(tables), source)
 
 
@@ -137,11 +138,11 @@ def repeated(table: Dataset, source: ChatSource, **left_out) -> tuple[Dataset, G
     """The rows as often as source.epochs says.
 
     Raises:
-        ValueError: none is left.
+        RecipeError: none is left.
     """
     order = [i % len(table) for i in range(round(len(table) * source.epochs))]
     if not order:
-        raise ValueError(f"source {source.name} gives no row")
+        raise RecipeError(f"source {source.name} gives no row")
     table = table.select(order)
     sums = {name: int(numpy.sum(table[name][:])) for name in ("tokens", "trained", "cut")}
     return table.select_columns(list(ROWS)), Given(source.name, len(table), **sums, **left_out)

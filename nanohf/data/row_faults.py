@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass, field
 
+from nanohf.errors import RecipeError
+
 MANY = 3  # reasons that a summary names
+
+
+class Malformed(ValueError):
+    """A row that nothing can be made of, where others of its source may be sound. The message is the reason."""
 
 
 @dataclass
@@ -20,7 +26,7 @@ class Faults:
         return sum(self.counts.values())
 
     def summary(self) -> str:
-        """`2 x message 2 (assistant) is empty (first: row 17); 1 x ...`; empty if nothing was left out."""
+        """`2 x an assistant message is empty (first: row 17); 1 x ...`; empty if nothing was left out."""
         ranked = sorted(self.counts.items(), key=lambda item: -item[1])
         named = [f"{count:,} x {reason} (first: row {self.first[reason]:,})" for reason, count in ranked[:MANY]]
         more = [f"{len(ranked) - MANY} more reasons"] if len(ranked) > MANY else []
@@ -29,7 +35,10 @@ class Faults:
     def refuse_most(self, source: str, rows: int) -> None:
         """
         Raises:
-            ValueError: more than half of a source's rows are left out, so that it is not what it was taken for.
+            RecipeError: more than half of a source's rows are left out, so that it is not what it was taken for.
         """
         if 2 * len(self) > rows:
-            raise ValueError(f"{source}: {len(self):,} of {rows:,} rows are malformed: {self.summary()}")
+            raise RecipeError(
+                f"{source}: {len(self):,} of {rows:,} rows are malformed, and at most half of a source may be: "
+                f"{self.summary()}"
+            )

@@ -1,6 +1,5 @@
 """Where text and examples come from: `builtin` (the toy world), files on this machine, or a Hub id."""
 
-import glob
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,27 +8,18 @@ from pathlib import Path
 
 from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
 from datasets.data_files import EmptyDatasetError
-from datasets.exceptions import DataFilesNotFoundError
 
 from nanohf import console
 from nanohf.data import spelling, text_files
 from nanohf.data import text_readers as readers
 from nanohf.data import toy_world as world
+from nanohf.data.hub_errors import hub_errors, offline
 from nanohf.data.pieces import PIECE
 from nanohf.data.skipped import skip_file, skipped_files
 from nanohf.data.text_stream import HubText, LocalText, TextStream
 from nanohf.errors import RecipeError
 
-__all__ = [
-    "BUILTIN",
-    "check_examples",
-    "check_text",
-    "examples",
-    "is_local",
-    "skipped_files",
-    "table_source",
-    "text_stream",
-]
+__all__ = ["BUILTIN", "builtin_examples", "check_text", "is_local", "skipped_files", "text_stream"]
 
 BUILTIN = "builtin"
 BUILTIN_DOCUMENTS = 10**9  # generated as they are read, so as good as endless
@@ -113,27 +103,43 @@ def streamed(kind: str, files: list[str]) -> IterableDataset:
     return load_dataset(kind, data_files=files, split="train", streaming=True, **options)
 
 
-def examples(dataset: str, split: str, config: str | None = None, rows: int | None = None, seed: int = 0) -> Dataset:
-    """A table of examples: load_dataset(dataset, config, split=split), or of a file, its first `rows` rows if given.
+def builtin_examples(kind: str | None, split: str, rows: int | None, seed: int = 0) -> Dataset:
+    """A table of the toy world: its first rows, for there is no end to them.
 
-    For `builtin`, config is "conversations", "problems", "spelling" or "letter_counting" and rows is needed (there is
-    no end to them).
+    kind: "conversations", "problems", "documents", "spelling" or "letter_counting".
+
+    Raises:
+        RecipeError: another kind or split, or no number of rows.
     """
-    check_examples(dataset, config, rows)
-    if dataset == BUILTIN:
-        make = spelling.rows if config in spelling.KINDS else world.rows
-        return Dataset.from_list(list(make(config, split, rows, seed)))
-    table = load_dataset(**table_source(dataset, config), split=split)
-    return table if rows is None else table.select(range(min(rows, len(table))))
+    kinds = (*world.KINDS, *spelling.KINDS)
+    if kind not in kinds:
+        raise RecipeError(f"dataset=builtin, config={kind!r}: the kinds are {', '.join(kinds)}")
+    if rows is None or rows < 1:
+        raise RecipeError(f"dataset=builtin, config={kind}, rows={rows}: it has no end; set rows")
+    if split not in world.SPLITS:
+        raise RecipeError(
+            f"dataset=builtin, split={split!r}: it has {', '.join(world.SPLITS)}, without slices; set rows"
+        )
+    make = spelling.rows if kind in spelling.KINDS else world.rows
+    return Dataset.from_list(list(make(kind, split, rows, seed)))
 
 
 def check_text(dataset: str, config: str | None = None, column: str = "text", split: str = "train") -> None:
-    """Fails early on a text source on this machine that cannot work; a Hub id is left for the stage to open.
+    """Fails early on a text source that cannot work. Of one on the Hub the first document is read.
 
     Raises:
-        RecipeError: no such file or folder, no text in it, another encoding or kind of value, or many bad rows.
+        RecipeError: no such source, no text in it, another encoding or kind of value, or many bad rows; a Hub that
+            does not answer.
+        NotChecked: offline, and not in the cache.
     """
-    if dataset == BUILTIN or not is_local(dataset):
+    if dataset == BUILTIN:
+        return
+    if not is_local(dataset):
+        with hub_errors(dataset):
+            if offline():
+                load_dataset_builder(dataset, config)
+            else:
+                _on_the_hub(dataset, config, column, split)
         return
     files, budget = text_files.find(dataset, config, split), CHECKED
     if files.left_out:
@@ -186,22 +192,6 @@ def _wrong_kind(dataset: str, fault: str) -> str:
     return f"dataset={dataset!r}: {fault}. {cure}."
 
 
-def check_examples(dataset: str, config: str | None = None, rows: int | None = None) -> None:
-    """The same for a table of examples.
-
-    Raises:
-        ValueError: a folder that does not exist or holds no data; a kind that builtin has not, or no number of rows.
-    """
-    if dataset == BUILTIN:
-        kinds = (*world.KINDS, *spelling.KINDS)
-        if config not in kinds:
-            raise ValueError(f"dataset=builtin, config={config!r}: the kinds are {', '.join(kinds)}")
-        if rows is None or rows < 1:
-            raise ValueError(f"dataset=builtin, config={config}, rows={rows}: it has no end; set rows")
-    elif not dataset.endswith((".yaml", ".yml")) and is_local(dataset):
-        table_source(dataset, config)
-
-
 def is_local(dataset: str) -> bool:
     """Whether the source is a file or folder here. If not, it must at least look like a Hub id."""
     if dataset.strip("/ ") and Path(dataset).exists():
@@ -213,31 +203,6 @@ def is_local(dataset: str) -> bool:
             "write a home folder in full, not as ~."
         )
     return False
-
-
-def table_source(dataset: str, config: str | None = None) -> dict:
-    """What `load_dataset` and `load_dataset_builder` take for a table of examples: a Hub id, a folder, or a file.
-
-    A file is its split train. The splits of a folder are found as `datasets` finds them; where it finds no files, for
-    brackets in the path or endings in upper case, as those of a text are.
-
-    Raises:
-        RecipeError: no such file or folder, or no data files in it.
-    """
-    if not is_local(dataset):
-        return {"path": dataset, "name": config}
-    if Path(dataset).is_dir():
-        try:
-            load_dataset_builder(dataset, config)
-            return {"path": dataset, "name": config}
-        except (EmptyDatasetError, DataFilesNotFoundError):
-            pass
-    splits = text_files.splits(dataset)
-    kinds = sorted({str(text_files.kind(file)) for files in splits.values() for file in files})
-    if len(kinds) != 1:
-        raise RecipeError(f"dataset={dataset!r} holds {' and '.join(kinds)} files. Keep those of one format.")
-    files = {split: [glob.escape(str(file)) for file in files] for split, files in splits.items()}
-    return {"path": kinds[0], "data_files": files}
 
 
 def _note_skipped(record: logging.LogRecord) -> bool:

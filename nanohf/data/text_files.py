@@ -55,7 +55,7 @@ def find(dataset: str, config: str | None = None, split: str = "train") -> TextF
         RecipeError: no file that can be read, or no such split.
     """
     split = SPLITS.get(split, split)
-    listed = Path(dataset).is_dir() and (bool(config) or _card_lists_files(dataset))
+    listed = Path(dataset).is_dir() and (bool(config) or card_lists_files(dataset))
     found, others = (_listed(dataset, config), []) if listed else _found(dataset, split)
     if split not in found and split == "train" and not listed:  # a folder of nothing but test/
         return TextFiles(sorted(file for files in found.values() for file in files), [], others)
@@ -65,11 +65,6 @@ def find(dataset: str, config: str | None = None, split: str = "train") -> TextF
     held_out = next((name for name in ("validation", "test") if name != split and name in found), None)
     unused = [file for label, files in found.items() if label not in (split, held_out) for file in files]
     return TextFiles(sorted(found[split]), sorted(found.get(held_out, [])), sorted(others + unused))
-
-
-def splits(dataset: str) -> dict[str, list[Path]]:
-    """The files of a folder by their split, or the one file that `dataset` names as train."""
-    return _found(dataset, "train")[0]
 
 
 def _found(dataset: str, wanted: str) -> tuple[dict[str, list[Path]], list[Path]]:
@@ -86,7 +81,7 @@ def _found(dataset: str, wanted: str) -> tuple[dict[str, list[Path]], list[Path]
 
 def _labelled(folder: Path, wanted: str) -> tuple[dict[str, list[Path]], list[Path]]:
     """The text files by the split they belong to, and the other files."""
-    files = sorted(_walk(folder))
+    files = sorted(files_in(folder))
     texts = [file for file in files if kind(file)]
     named: dict[Path, set[str | None]] = {}  # the splits that files of a folder are named after
     for file in texts:
@@ -94,13 +89,13 @@ def _labelled(folder: Path, wanted: str) -> tuple[dict[str, list[Path]], list[Pa
     found: dict[str, list[Path]] = {}
     for file in texts:
         has_siblings = named[file.parent] - {None} > {"train"}
-        names = _names(file.relative_to(folder), has_siblings, wanted)
+        names = possible_splits(file.relative_to(folder), has_siblings, wanted)
         label = next((SPLITS.get(name, name) for name in names if name in SPLITS or name == wanted), "train")
         found.setdefault(label, []).append(file)
     return found, [file for file in files if not kind(file) and file.name.lower() != "readme.md"]
 
 
-def _names(file: Path, has_siblings: bool, wanted: str) -> list[str]:
+def possible_splits(file: Path, has_siblings: bool, wanted: str) -> list[str]:
     """What could name the split of a file: its first folder, what stands before a shard's number, its own name."""
     folders = [part.lower() for part in file.parts[:-1]]
     names = folders[1:2] if folders[:1] == ["data"] else folders[:1]
@@ -115,7 +110,7 @@ def _stem(file: Path) -> str:
     return os.path.splitext(uncompressed(file.name))[0].lower()
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def files_in(folder: Path) -> Iterator[Path]:
     """Files in it and below, through links; nothing hidden, as .git, __MACOSX and .ipynb_checkpoints are."""
     seen = set()
     for here, folders, names in os.walk(folder, followlinks=True):
@@ -127,7 +122,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(here, name) for name in names if not name.startswith((".", "__")))
 
 
-def _card_lists_files(folder: str) -> bool:
+def card_lists_files(folder: str) -> bool:
     card = Path(folder, "README.md")
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     if not text.startswith("---"):

@@ -22,6 +22,10 @@ class NanoHFLM(HFLM):
         super().__init__(*args, **kwargs)
         self.generate = generate
 
+    def tok_decode(self, tokens, skip_special_tokens=False):
+        """With special tokens, as the reward reads a completion: without them `#### ` and two calls are one number."""
+        return super().tok_decode(tokens, skip_special_tokens=skip_special_tokens)
+
     def _model_generate(self, context, max_length, stop, attention_mask=None, temperature=0.0, **kwargs):
         prompts = [row[mask.bool()].tolist() for row, mask in zip(context, attention_mask, strict=True)]
         new = max_length - context.shape[1]

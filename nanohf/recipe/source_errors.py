@@ -1,16 +1,24 @@
-"""What can be known of a recipe's data before the first stage: each source on this machine is opened, its split found,
-and its first rows are converted as the stage will do it. Of a source on the Hub, only the name is looked at.
+"""What can be known of a recipe's data before the first stage: each source is opened, here or on the Hub, its split is
+found, and its first rows are read and converted as the stage will do it.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+from nanohf import console
 from nanohf.data.chat_source import ChatSource
 from nanohf.errors import RecipeError
 from nanohf.recipe.loading import Recipe
 
-ROWS = 20  # of each source
+
+@dataclass(frozen=True)
+class SourceCheck:
+    """One source of a stage. open(): reads the first rows; raises RecipeError, or NotChecked offline."""
+
+    name: str
+    open: Callable[[], object]
 
 
 def check_sources(recipes: dict[str, Recipe]) -> None:
@@ -20,53 +28,63 @@ def check_sources(recipes: dict[str, Recipe]) -> None:
     """
     from datasets import disable_progress_bars
 
-    disable_progress_bars()  # of twenty rows
-    errors = []
+    from nanohf.data.hub_errors import NotChecked
+
+    disable_progress_bars()  # of a few rows
+    errors: dict[str, None] = {}
+    opened: set[str] = set()
     for stage, recipe in recipes.items():
         for check in source_checks(recipe):
+            if repr(check.open) in opened:  # the same source of several stages
+                continue
+            opened.add(repr(check.open))
             try:
-                check()
+                check.open()
+            except NotChecked as error:
+                console.warning(f"{stage}: {error}; it is not checked before the run")
             except (ValueError, OSError) as error:
-                errors.append(f"{stage}: {' '.join(str(error).split())}")
+                errors[f"{stage}: {' '.join(str(error).split())}"] = None
     if errors:
-        raise RecipeError(list(dict.fromkeys(errors)))
+        raise RecipeError(list(errors))
 
 
-def source_checks(recipe: Recipe) -> Iterator[Callable[[], object]]:
-    """One call for each source of the recipe."""
-    from nanohf.data.sources import check_text
-
+def source_checks(recipe: Recipe) -> Iterator[SourceCheck]:
+    """What opens each source of the recipe. Doctor and `nanohf run` have it from here."""
     s = recipe.settings
     if recipe.stage in ("tokenizer", "pretrain"):
-        yield partial(check_text, s.dataset, s.dataset_config, s.text_column)
+        yield _text(s.dataset, s.dataset_config, s.text_column)
     for source in [*getattr(s, "mixture", ()), *getattr(s, "eval_mixture", ())]:
         if source.is_document:
-            yield partial(check_text, source.dataset, source.config, source.text_column)
-        else:
-            yield partial(open_chat, source)
+            yield _text(source.dataset, source.config, source.text_column)
+        elif source.converter != "identity":  # its file was read with the recipe
+            yield _chat(source)
     if recipe.stage == "grpo":
-        yield partial(open_word_problems, s.dataset, s.dataset_config, "train", s.dataset_rows)
-        yield partial(open_word_problems, s.dataset, s.dataset_config, "test", s.eval_problems)
+        yield _word_problems(s.dataset, s.dataset_config, "train", s.dataset_rows)
+        yield _word_problems(s.dataset, s.dataset_config, "test", s.eval_problems)
     if recipe.stage == "evaluate":
-        yield partial(open_word_problems, s.dataset, s.dataset_config, "test", s.problems)
-        yield partial(check_text, s.text_dataset, s.text_dataset_config, s.text_column)
+        yield _word_problems(s.dataset, s.dataset_config, "test", s.problems)
+        yield _text(s.text_dataset, s.text_dataset_config, s.text_column)
 
 
-def open_chat(source: ChatSource) -> None:
-    from nanohf.data.conversations import conversations
-    from nanohf.data.sources import BUILTIN, check_examples, is_local
+def _text(dataset: str, config: str | None, column: str) -> SourceCheck:
+    from nanohf.data.sources import check_text
 
-    if source.converter == "identity":
-        return
-    check_examples(source.dataset, source.config, source.rows)
-    if source.dataset == BUILTIN or is_local(source.dataset):
-        conversations(replace(source, rows=min(source.rows or ROWS, ROWS)))
+    return SourceCheck(_name("text", dataset, config, column), partial(check_text, dataset, config, column))
 
 
-def open_word_problems(dataset: str, config: str | None, split: str, rows: int | None) -> None:
-    from nanohf.data.sources import BUILTIN, check_examples, is_local
-    from nanohf.data.word_problems import problems
+def _chat(source: ChatSource) -> SourceCheck:
+    from nanohf.data.conversations import first_conversations
 
-    check_examples(dataset, config or ("problems" if dataset == BUILTIN else None), rows)
-    if dataset == BUILTIN or is_local(dataset):
-        problems(dataset, config, split, min(rows or ROWS, ROWS))
+    name = _name("conversations", source.name, source.converter, source.columns)
+    return SourceCheck(name, partial(first_conversations, source))
+
+
+def _word_problems(dataset: str, config: str | None, split: str, rows: int | None) -> SourceCheck:
+    from nanohf.data.word_problems import first_problems
+
+    name = _name("word problems", dataset, config, split)
+    return SourceCheck(name, partial(first_problems, dataset, config, split, rows))
+
+
+def _name(kind: str, *parts: Any) -> str:
+    return " ".join([kind, *(str(part) for part in parts if part)])

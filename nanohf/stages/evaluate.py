@@ -47,7 +47,9 @@ def work(recipe: Recipe) -> None:
     except ValueError as error:
         raise RecipeError(str(error)) from error
     count = min(config.problems, config.limit or config.problems)
-    test, _ = problems(config.dataset, config.dataset_config, "test", count)
+    test, left_out = problems(config.dataset, config.dataset_config, "test", count)
+    if left_out:
+        console.warning(f"{len(left_out):,} word problems are left out: {left_out.summary()}")
     stages = {}
     for stage, folder in folders.items():
         model, tokenizer = load_model(folder)
@@ -107,7 +109,7 @@ def seen(engine: Engine, prompt: list[int]) -> list[int]:
 def conversation(engine: Engine, test) -> str:
     """What the last stage says, greedily, to the first held-out problem for which it uses its calculator."""
     for row in islice(test, 20):
-        ids = prompt_ids(engine.tokenizer, row["prompt"])
+        ids = seen(engine, prompt_ids(engine.tokenizer, row["prompt"]))
         (completion,) = engine.generate([ids], temperature=0.0, max_new_tokens=256)[0]
         text = engine.tokenizer.decode(ids + completion.ids)
         if completion.calls:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 import nanohf.model  # noqa: F401 for the Auto classes
@@ -48,13 +49,11 @@ def work(recipe: Recipe) -> None:
     model, tokenizer = load_model(stage, args)
     engine = Engine(model, tokenizer)
     longest = model.config.max_position_embeddings - args.max_completion_length
-    train_problems, left_out = problems(
-        stage.dataset, stage.dataset_config, "train", stage.dataset_rows, tokenizer, longest
+    train_problems, test_problems = (
+        usable_problems(stage, split, rows, tokenizer, longest)
+        for split, rows in (("train", stage.dataset_rows), ("test", stage.eval_problems))
     )
-    test_problems, _ = problems(stage.dataset, stage.dataset_config, "test", stage.eval_problems, tokenizer, longest)
     console.progress(f"word problems: {len(train_problems):,} to train on, {len(test_problems):,} held out")
-    if left_out:
-        console.warning(f"{len(left_out):,} word problems are left out: {left_out.summary()}")
 
     trainer = WordProblemTrainer(
         model=model,
@@ -82,6 +81,14 @@ def work(recipe: Recipe) -> None:
         trainer.model = merged(trainer.model)
         figures = figures_of(trainer) | result | learned(trainer, pass_at_k)
         runs.finish(recipe, figures, partial(write_result, trainer, pass_at_k))
+
+
+def usable_problems(stage, split: str, rows: int | None, tokenizer, longest: int) -> Dataset:
+    """The word problems of a split that can be asked and checked; what is left out is said. longest: of a prompt."""
+    found, left_out = problems(stage.dataset, stage.dataset_config, split, rows, tokenizer, longest)
+    if left_out:
+        console.warning(f"{len(left_out):,} word problems of {split} are left out: {left_out.summary()}")
+    return found
 
 
 def load_model(stage, args) -> tuple:

@@ -11,14 +11,14 @@ from nanohf.data import identity
 from nanohf.data.chat_source import ChatSource
 from nanohf.data.conversations import (
     MESSAGES,
-    _converted,
     conversations,
     from_arc,
     from_instructions,
     from_messages,
     from_mmlu,
+    from_sharegpt,
 )
-from nanohf.data.sources import examples
+from nanohf.data.tables import open_table
 
 ROOT = Path(__file__).parents[2]
 REAL = os.environ.get("NANOHF_TEST_DATA")
@@ -110,6 +110,7 @@ def test_columns_by_other_names(tmp_path):
 # ---------------------------------------------------------------- malformed rows
 
 GOOD = exchanges(*"abcdefgh")
+TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
 
 def odd(*said: tuple[str, str | None]) -> dict:
@@ -119,17 +120,31 @@ def odd(*said: tuple[str, str | None]) -> dict:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (odd(), "roles are "),
-        (odd(("user", "a")), "roles are user, not"),
-        (odd(("user", "a"), ("user", "b"), ("assistant", "c")), "roles are user, user, assistant, not"),
-        (odd(("assistant", "a"), ("user", "b")), "roles are assistant, user, not"),
-        (odd(("system", "a"), ("system", "b"), ("user", "a"), ("assistant", "c")), "roles are system, system"),
-        (odd(("user", "a"), ("assistant", "c"), ("system", "x")), "roles are user, assistant, system"),
-        (odd(("user", "a"), ("tool", "c")), "it has a message of role tool"),
-        (odd(("user", "a"), ("assistant", " \n")), "message 2 (assistant) is empty"),
-        (odd(("user", ""), ("assistant", "b")), "message 1 (user) is empty"),
-        (odd(("user", "a"), ("assistant", None)), "message 2 (assistant) is empty"),
+        (odd(), "it has no messages"),
+        (odd(("system", "a")), "it has no messages"),
+        (odd(("user", "a")), "the last message is the user's"),
+        (odd(("user", "a"), ("user", "b"), ("assistant", "c")), "a message of role user where assistant should speak"),
+        (odd(("assistant", "a"), ("user", "b")), "a message of role assistant where user should speak"),
+        (odd(("system", "a"), ("system", "b"), ("user", "a")), "a message of role system where user should speak"),
+        (odd(("user", "a"), ("assistant", "c"), ("system", "x")), "a message of role system where user should speak"),
+        (odd(("user", "a"), ("tool", "c")), "a tool's answer follows no call"),
+        (odd(("user", "a"), ("critic", "c")), "a message of role critic where assistant should speak"),
+        (odd(("user", "a"), ("assistant", " \n")), "a message of the assistant's is empty"),
+        (odd(("user", ""), ("assistant", "b")), "a message of the user's is empty"),
+        (odd(("user", "a"), ("assistant", None)), "a message of the assistant's is empty"),
+        (odd(("user", "a"), ("assistant", 4)), "a content is int, not text"),
+        (odd(("user", "a"), ("assistant", {"b": 1})), "a content is dict, not text"),
+        (odd(("user", "a"), ("assistant", ["b"])), "a content is a list of something else than parts"),
+        (odd(("user", "a"), ("assistant", "\ud83d")), "a content of the assistant's has half of a surrogate pair"),
+        (odd((None, "a"), ("assistant", "b")), "a message has no role but content"),
+        ({"messages": [*TALK, None]}, "a message is missing"),
+        ({"messages": [*TALK, "and"]}, "a message is a str"),
         ({"messages": None}, "it has no list of messages"),
+        ({"messages": 7}, "it has no list of messages"),
+        ({"messages": {"role": "user", "content": "a"}}, "it has no list of messages"),
+        ({"messages": "not JSON"}, "its messages are text that is not JSON"),
+        ({"other": 1}, "it has no list of messages"),
+        ([1, 2], "the line is a JSON list, not an object"),
     ],
 )
 def test_a_malformed_row_is_left_out_and_reported(tmp_path, row, reason):
@@ -138,15 +153,16 @@ def test_a_malformed_row_is_left_out_and_reported(tmp_path, row, reason):
     ((found, count),) = faults.counts.items()
     assert found.startswith(reason)
     assert (count, faults.first[found]) == (2, 3)
+    assert faults.summary() == f"2 x {found} (first: row 3)"
 
 
 @pytest.mark.parametrize(
     ("parts", "reason"),
     [
-        ([("image", None)], "message 2 (assistant) has a part of type image"),
-        ([("text", "a"), ("python_output", "4")], "message 2 has a python_output part that follows no python part"),
-        ([("text", ""), ("python", " ")], "message 2 (assistant) is empty"),
-        ([], "message 2 (assistant) is empty"),
+        ([("image", None)], "a content of the assistant's has a part of type image"),
+        ([("text", "a"), ("python_output", "4")], "a python_output part follows no python part"),
+        ([("text", ""), ("python", " ")], "a message of the assistant's is empty"),
+        ([], "a message of the assistant's is empty"),
     ],
 )
 def test_malformed_parts(tmp_path, parts, reason):
@@ -172,7 +188,9 @@ def test_malformed_rows_of_other_converters(tmp_path):
 
 def test_a_source_that_is_mostly_malformed(tmp_path):
     bad = odd(("user", "a"), ("assistant", ""))
-    with pytest.raises(ValueError, match=r"a train: 2 of 3 rows are malformed: 2 x message 2 \(assistant\) is empty"):
+    with pytest.raises(
+        ValueError, match=r"a train: 2 of 3 rows are malformed, and at most half of a source may be: 2 x a message of"
+    ):
         conversations(ChatSource(write(tmp_path / "a", [bad, GOOD[0], bad]), "messages"))
 
 
@@ -312,7 +330,7 @@ def test_messages_without_messages():
         ({"ask": "a", "reply": "b"}, r"exactly one of the columns instruction, prompt, question; there are ask, reply"),
         ({"prompt": "a", "reply": "b"}, r"one of the columns output, .*, completion; there are prompt, reply"),
         ({"prompt": "a", "question": "b", "answer": "c"}, r"exactly one .*; there are prompt, question, answer"),
-        ({"prompt": ["a"], "answer": "c"}, r"1 of 1 rows are malformed: 1 x column 'prompt' is a list, not text"),
+        ({"prompt": ["a"], "answer": "c"}, r"1 of 1 rows are malformed, .*: 1 x column 'prompt' is a list, not text"),
     ],
 )
 def test_instructions_with_other_columns(tmp_path, row, says):
@@ -344,7 +362,7 @@ def test_real_data_through_its_converter(tokenizer, name, converter, config, spl
     folder = str(Path(REAL) / name)
     table, faults = conversations(ChatSource(folder, converter, config=config, split=split))
     assert not faults
-    assert len(table) == len(examples(folder, split, config)) > 1000
+    assert len(table) == len(open_table(folder, split, config)) > 1000
     assert table.features == MESSAGES
     sample = table.select(range(200))
     ids = tokenizer.apply_chat_template(sample["messages"][:], tokenize=True, return_dict=False)
@@ -356,33 +374,27 @@ def test_real_data_through_its_converter(tokenizer, name, converter, config, spl
         assert set(letters) <= set("ABCDE")
 
 
-TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-TOOLS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}]
+def test_messages_as_json_text_are_read(tmp_path):
+    folder = write(tmp_path / "a", [{"messages": json.dumps(TALK)}, {"messages": TALK}])
+    table, faults = conversations(ChatSource(folder))
+    assert not faults
+    assert table[0] == table[1] == from_messages({"messages": TALK})
 
 
 @pytest.mark.parametrize(
-    ("row", "reason"),
+    ("said", "roles"),
     [
-        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": 4}]}, "a content is a int"),
-        ({"messages": [*TALK, None]}, "a message is missing"),
-        ({"messages": "not JSON"}, "not what converter=messages reads"),
-        ({"messages": TOOLS}, "it has tool calls"),
-        ({"messages": [{"speaker": "user", "content": "a"}]}, "a message has no 'role' but speaker, content"),
-        ({"messages": 7}, "it has no list of messages"),
+        ([("human", "a"), ("gpt", "b")], ["user", "assistant"]),
+        ([("system", "s"), ("user", "a"), ("chatgpt", "b")], ["system", "user", "assistant"]),
+        ([("system", ""), ("human", "a"), ("model", "b"), ("human", "c"), ("bot", "d")], ["user", "assistant"] * 2),
     ],
 )
-def test_what_no_conversation_has_is_a_fault_of_the_row(row, reason):
-    """Straight to the converter: Arrow would not even hold some of them in one column."""
-    converted = _converted(row, 0, "messages")
-    assert converted["messages"] == []
-    assert converted["fault"].startswith(reason)
-
-
-def test_messages_as_json_text_are_read():
-    assert (
-        _converted({"messages": json.dumps(TALK)}, 0, "messages")["messages"]
-        == from_messages({"messages": TALK})["messages"]
-    )
+def test_sharegpt(said, roles):
+    """With its own names, and with OpenAI's in the same column."""
+    for role, content in (("from", "value"), ("role", "content")):
+        messages = from_sharegpt({"conversations": [{role: r, content: c} for r, c in said]})["messages"]
+        assert [message["role"] for message in messages] == roles
+        assert [m["content"] for m in messages] == [[{"type": "text", "text": c}] for _, c in said if c]
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_rows_left_out_are_counted_and_not_among_the_repeats(tokenizer, tmp_path
     rows, [given] = mixture(tokenizer, [source], settings())
     assert Counter(asked(tokenizer, rows)) == {"a": 2, "b": 2, "c": 2}
     assert (given.rows, given.malformed, given.untrained) == (6, 1, 0)
-    assert given.reason.startswith("1 x roles are user, not")
+    assert given.reason.startswith("1 x the last message is the user's")
     assert given.reason.endswith("(first: row 1)")
 
 

@@ -16,10 +16,13 @@ from datasets import Dataset
 from nanohf.data import skipped, text_readers
 from nanohf.data import text_stream as text_stream_module
 from nanohf.data import toy_world as world
+from nanohf.data.hub_errors import NotChecked
 from nanohf.data.pieces import PIECE
-from nanohf.data.sources import check_examples, check_text, examples, skipped_files, streamed, text_stream
+from nanohf.data.sources import builtin_examples, check_text, skipped_files, streamed, text_stream
+from nanohf.data.tables import open_table
 from nanohf.data.text_readers import CHUNK_BYTES
 from nanohf.data.text_stream import HubText, TextStream
+from nanohf.errors import RecipeError
 
 REAL = os.environ.get("NANOHF_TEST_DATA")
 pytestmark = pytest.mark.usefixtures("offline")
@@ -486,50 +489,28 @@ def test_a_source_that_cannot_work_says_so_at_once(tmp_path, name):
 
 @pytest.mark.parametrize("dataset", ["", "/", "./nowhere", "../nowhere", "/nowhere/at/all", "~/nowhere", "a/b/c"])
 def test_what_is_no_source_at_all(dataset):
-    for use in (check_text, check_examples, lambda d: text_stream(d, "train"), lambda d: examples(d, "train")):
+    for use in (check_text, lambda d: text_stream(d, "train"), lambda d: open_table(d, "train")):
         with pytest.raises(ValueError, match="no such file or folder, and not a Hub id"):
             use(dataset)
 
 
 @pytest.mark.parametrize("dataset", ["gsm8k", "openai/gsm8k"])
-def test_a_hub_id_is_left_for_later(dataset):
-    check_text(dataset, column="text")
+def test_a_hub_id_cannot_be_checked_offline(dataset):
+    with pytest.raises(NotChecked, match="HF_HUB_OFFLINE"):
+        check_text(dataset)
 
 
-def test_examples_of_a_folder(tmp_path):
-    write(tmp_path / "main" / "train-00000-of-00001.parquet", texts(0, 20))
-    write(tmp_path / "main" / "test-00000-of-00001.parquet", texts(20, 30))
-    folder = str(tmp_path / "main")
-    assert examples(folder, "train")["text"][:] == texts(0, 20)
-    assert examples(folder, "test", rows=3)["text"][:] == texts(20, 23)
-    assert len(examples(folder, "test", rows=999)) == 10
-    with pytest.raises(ValueError, match="validation"):
-        examples(folder, "validation")
-
-
-@pytest.mark.parametrize("name", ["chats.jsonl", "CHATS.JSONL", "chats[1].json", "deep[2]/er/train.jsonl", "up/A.CSV"])
-def test_examples_of_a_file_and_of_odd_paths(tmp_path, name, monkeypatch):
-    plain = tmp_path / f"plain{Path(name).suffix.lower()}"
-    write(plain, texts(0, 20))
-    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-    plain.rename(tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    for dataset in (name, f"./{name}", str(tmp_path / name), *([str(Path(name).parent)] if "/" in name else [])):
-        check_examples(dataset)
-        assert examples(dataset, "train")["text"][:] == texts(0, 20)
-        assert examples(dataset, "train[:3]")["text"][:] == texts(0, 3)
-        with pytest.raises(ValueError, match="test"):
-            examples(dataset, "test")
-
-
-def test_examples_of_the_toy_world():
-    assert examples("builtin", "train", "problems", 5).to_list() == list(world.rows("problems", "train", 5))
-    other = examples("builtin", "test", "conversations", 5, seed=3)
-    assert other.to_list() == list(world.rows("conversations", "test", 5, seed=3))
-    with pytest.raises(ValueError, match="no end; set rows"):
-        examples("builtin", "train", "problems")
-    with pytest.raises(ValueError, match="not a split of the toy world"):
-        examples("builtin", "validation", "problems", 5)
+def test_builtin_examples():
+    assert len(builtin_examples("problems", "train", 5)) == 5
+    assert builtin_examples("problems", "train", 5)[:3] == builtin_examples("problems", "train", 3)[:]
+    with pytest.raises(RecipeError, match="the kinds are"):
+        builtin_examples("nonsense", "train", 5)
+    with pytest.raises(RecipeError, match="set rows"):
+        builtin_examples("problems", "train", None)
+    with pytest.raises(RecipeError, match="set rows"):
+        builtin_examples("problems", "train", 0)
+    with pytest.raises(RecipeError, match="has train, test, without slices"):
+        builtin_examples("problems", "train[:50%]", 5)
 
 
 @pytest.mark.realdata

@@ -7,6 +7,7 @@ import sys
 from collections import namedtuple
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from datasets.exceptions import DatasetNotFoundError
@@ -14,10 +15,10 @@ from records import a_record
 from small_run import ROOT, SMALL
 
 from nanohf.cli import main
+from nanohf.data import hub_errors, tables
 from nanohf.data import toy_world as world
 from nanohf.doctor import examine
 from nanohf.doctor import resource_checks as resources
-from nanohf.doctor import source_checks as sources
 from nanohf.doctor import word_problem_checks as problems
 from nanohf.doctor.resource_checks import quick
 from nanohf.model import NanoHFForCausalLM
@@ -223,42 +224,44 @@ def test_a_hub_id_that_does_not_exist(doctor, monkeypatch):
     def absent(dataset, config):
         raise DatasetNotFoundError(f"Dataset '{dataset}' doesn't exist on the Hub or cannot be accessed.")
 
-    monkeypatch.setattr(sources, "load_dataset_builder", absent)
+    monkeypatch.setattr(hub_errors, "hub_answers", lambda: True)
+    monkeypatch.setattr(tables, "load_dataset_builder", absent)
     status, lines = doctor(*MISSING)
     assert status == 1
-    only(lines, "grpo: source nobody/not-there (missing)", "spelling")
+    only(lines, "grpo: source word problems nobody/not-there", "Check the spelling")
 
 
 @pytest.mark.slow
 def test_offline_a_hub_id_cannot_be_checked(doctor, monkeypatch):
-    def no_network(dataset, config):
-        raise ConnectionError("Couldn't reach the Hub")
-
-    monkeypatch.setattr(sources, "load_dataset_builder", no_network)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     status, lines = doctor(*MISSING)
     assert status == 0
-    assert any("grpo: source nobody/not-there (not checked)" in line for line in lines)
-    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert any("grpo: source word problems nobody/not-there train (not checked)" in line for line in lines)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub_errors, "ENDPOINT", "http://127.0.0.1:9")  # the port that discards
+    hub_errors.hub_answers.cache_clear()
     status, lines = doctor(*MISSING)
+    hub_errors.hub_answers.cache_clear()
     assert status == 1
-    only(lines, "grpo: source nobody/not-there (unreachable)", "the Hub does not answer")
+    only(lines, "grpo: source word problems nobody/not-there", "http://127.0.0.1:9 does not answer")
 
 
 @pytest.mark.hub
 @pytest.mark.skipif("127.0.0.1" not in os.environ.get("HF_ENDPOINT", ""), reason="needs a loopback Hub")
 def test_hub_ids_on_a_hub(tmp_path):
     code = (
-        "from nanohf.doctor.source_checks import reachable as r\n"
-        "for what in (('nobody/not-there', None, []), ('openai/gsm8k', 'main', ['test']), "
-        "('openai/gsm8k', 'mian', []), ('openai/gsm8k', 'main', ['tset'])): print(r('grpo', *what))"
+        "from nanohf.data.tables import open_head\n"
+        "for what in (('nobody/not-there', 'train', None), ('openai/gsm8k', 'test[:50%]', 'main'), "
+        "('openai/gsm8k', 'test', 'mian'), ('openai/gsm8k', 'tset', 'main')):\n"
+        "    try:\n        print(len(open_head(*what)))\n"
+        "    except ValueError as error:\n        print(error)"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    missing, there, config, split = result.stdout.splitlines()
-    assert missing.startswith("fail  grpo: source nobody/not-there (missing)")
-    assert there.startswith("ok    grpo: source openai/gsm8k main")
-    assert config.startswith("fail  grpo: source openai/gsm8k mian (no such configuration)")
-    assert split.startswith("fail  grpo: source openai/gsm8k main (no split tset)")
+    missing, rows, config, split = result.stdout.splitlines()
+    assert "neither here nor on the Hub" in missing
+    assert rows == "20"
+    assert "mian" in config
+    assert "has no split 'tset' but train, test" in split
 
 
 @pytest.mark.slow

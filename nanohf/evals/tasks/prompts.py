@@ -4,7 +4,7 @@ from datasets import Dataset, DatasetDict
 
 from nanohf.data.conversations import from_arc, from_mmlu
 from nanohf.data.gsm8k import final_answer, is_correct
-from nanohf.data.sources import examples
+from nanohf.data.sources import builtin_examples
 
 TOY_ROWS = 1000
 
@@ -35,13 +35,13 @@ def gsm8k_target(row: dict) -> str:
 
 
 def toy_problems(**_) -> DatasetDict:
-    return DatasetDict(test=examples("builtin", "test", "problems", TOY_ROWS))
+    return DatasetDict(test=builtin_examples("problems", "test", TOY_ROWS))
 
 
 def toy_choices(**_) -> DatasetDict:
     """Which operation comes first? The right first step of the answer, and the same with two other operators."""
     table = []
-    for i, row in enumerate(examples("builtin", "test", "problems", TOY_ROWS)):
+    for i, row in enumerate(builtin_examples("problems", "test", TOY_ROWS)):
         line, _, rest = row["answer"].partition("<<")  # "Otto has 53 - 10 = " and "53-10=43>>43 more ..."
         expression = rest.partition("=")[0]
         right = next(op for op in "+-*/" if op in expression)
