@@ -1,56 +1,92 @@
 """`nanohf chat`: talk to a model in the terminal, with its calculator."""
 
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from nanohf import console
 from nanohf.errors import RecipeError
 from nanohf.recipe.stage_names import MODEL_STAGES
 from nanohf.runs import run_folder as runs
+from nanohf.runs.find_model import model_type
 from nanohf.tokenizer.render import SHOWN
 
 
 def chat(model: str, prompt: str | None, temperature: float, max_new_tokens: int) -> int:
-    """Answers `prompt`, or what is typed until an empty line or Ctrl-D. Tokens appear as they are chosen."""
+    """Answers `prompt`; or each line of a pipe, independently; or what is typed until an empty line or Ctrl-D.
+
+    Tokens appear as they are sampled. Returns the exit status: 2 if a line of a pipe could not be answered.
+
+    Raises:
+        RecipeError: no such model, or the prompt is too long for it.
+        NanoHFError: the Hub cannot be reached.
+    """
     source = last_stage(model)
+    if (kind := model_type(source)) not in ("nanohf", "nanochat"):
+        raise RecipeError(
+            f"{source} is a {kind} model; nanohf chat knows the special tokens of nanohf and nanochat only"
+        )
+    new_session = sessions(source, max_new_tokens, temperature)
+    for stream in (sys.stdin, sys.stdout):
+        stream.reconfigure(errors="replace")  # bytes that are not text, characters that the terminal does not have
+    try:
+        if prompt is not None:
+            answer(new_session(), prompt)
+        elif sys.stdin.isatty():
+            talk(new_session())
+        else:
+            return answer_each(sys.stdin, new_session)
+    except BrokenPipeError:  # whoever read the answers has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def sessions(source: str, max_new_tokens: int, temperature: float) -> Callable:
+    """Loads the model, on the GPU if there is one. Returns what begins a conversation with it: `Session(seed=0)`."""
     import torch
-    from transformers import AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
-    from nanohf.data.word_problems import prompt_ids
+    import nanohf.model  # noqa: F401 for the Auto classes
+    from nanohf.chat.session import Session
     from nanohf.generation.engine import Engine
-    from nanohf.model import NanoHFForCausalLM
 
     disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        network: Any = NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except OSError as error:
-        raise RecipeError(f"{source} cannot be read: {str(error).strip().splitlines()[0]}") from error
-    network.to(device)
-    engine = Engine(network, tokenizer)
-    room = network.config.max_position_embeddings - max_new_tokens
-    if room < 64:
-        most = network.config.max_position_embeddings - 64
-        raise RecipeError(f"--max-new-tokens {max_new_tokens} leaves no room for a question; take at most {most}")
+    network = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).to(device)
+    return partial(Session, Engine(network, AutoTokenizer.from_pretrained(source)), max_new_tokens, temperature)
 
-    ids: list[int] = []
-    for turn, text in enumerate([prompt] if prompt else asked()):
-        question = prompt_ids(tokenizer, [{"role": "user", "content": text}])
-        ids = ids + question[1:] if ids and sys.stdin.isatty() else question  # one BOS per conversation
-        if len(ids) > room:
-            console.progress("(the beginning of the conversation is out of the model's sight)")
-            ids = ids[:1] + ids[1:][1 - room :]
-        stream = Stream(tokenizer)
-        (completion,) = engine.generate([ids], 1, max_new_tokens, temperature, seed=turn, on_token=stream)[0]
-        ids = ids + completion.ids + ([] if completion.finished else [tokenizer.eos_token_id])
-        sys.stdout.write("\n")
-        sys.stdout.flush()
-    return 0
+
+def talk(session) -> None:
+    """One conversation with whoever types, until an empty line or Ctrl-D."""
+    while text := ask():
+        try:
+            answer(session, text)
+        except RecipeError as error:
+            console.warning(str(error))
+
+
+def answer_each(lines: Iterable[str], new_session: Callable) -> int:
+    """Each line alone, whatever stands before it; empty ones are left out. The exit status."""
+    status = 0
+    for number, line in enumerate(lines):
+        if text := line.strip():
+            try:
+                answer(new_session(seed=number), text)
+            except RecipeError as error:
+                console.error(f"line {number + 1}: {error}")
+                status = error.exit_status
+    return status
+
+
+def answer(session, text: str) -> None:
+    """Prints the answer as it comes, and whether it was cut off."""
+    completion = session.answer(text, Stream(session.engine.tokenizer))
+    print(flush=True)
+    if not completion.finished:
+        console.progress(f"(cut off after {len(completion.ids)} tokens)")
 
 
 def last_stage(model: str) -> str:
@@ -65,14 +101,11 @@ def last_stage(model: str) -> str:
     return model
 
 
-def asked() -> Iterator[str]:
-    """What is typed, until an empty line or Ctrl-D; piped, each line is a prompt of its own."""
-    if not sys.stdin.isatty():
-        yield from filter(None, map(str.strip, sys.stdin))
-        return
-    with suppress(EOFError):
-        while text := input("> ").strip():
-            yield text
+def ask() -> str:
+    try:
+        return input("> ").strip()
+    except EOFError:
+        return ""
 
 
 class Stream:
@@ -84,7 +117,8 @@ class Stream:
     def __call__(self, row: int, token: int, sampled: bool) -> None:
         special = self.tokenizer.convert_ids_to_tokens(token)
         if token in self.tokenizer.all_special_ids:
-            sys.stdout.write(SHOWN[special].rstrip("\n"))
+            sys.stdout.write(self.tokenizer.decode(self.pending) + SHOWN[special].rstrip("\n"))
+            self.pending = []
         else:
             self.pending.append(token)
             if not (text := self.tokenizer.decode(self.pending)).endswith("\ufffd"):

@@ -37,7 +37,6 @@ FIELDS = (
     "rms_norm_eps",
     "rope_parameters",
     "final_logit_softcapping",
-    "use_cache",
     "bos_token_id",
     "eos_token_id",
     "pad_token_id",

@@ -48,11 +48,6 @@ def _problems(table: Table, name: str, tokenizer: Any = None, longest: int | Non
     if missing := [column for column in COLUMNS if column not in table.columns]:
         have = ", ".join(table.columns)
         raise RecipeError(f"{name} has no column {' and '.join(missing)}; the columns are {have}")
-    if longest is not None and longest < 1:
-        raise RecipeError(
-            f"{name}: the model's positions leave no room for a question beside its completion; lower "
-            f"max_completion_length by more than {-longest:,}"
-        )
     kept, faults = [], Faults()
     for number, row in enumerate(table.data):
         try:
@@ -76,7 +71,7 @@ def _problem(row: dict, tokenizer: Any, longest: int | None) -> dict:
         raise Malformed("the answer has no line '#### number', a plain number with at most a unit")
     prompt = [{"role": "user", "content": row["question"]}]
     if longest and len(prompt_ids(tokenizer, prompt)) > longest:
-        raise Malformed(f"the question is too long, over {longest:,} tokens, to leave room for an answer")
+        raise Malformed(f"the question is too long, over {longest:,} tokens")
     return {"prompt": prompt, "answer": row["answer"]}
 
 

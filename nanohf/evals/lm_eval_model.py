@@ -9,6 +9,7 @@ import torch
 from lm_eval import simple_evaluate
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager, get_task_dict
 
 TASKS = Path(__file__).parent / "tasks"
@@ -25,6 +26,15 @@ class NanoHFLM(HFLM):
     def tok_decode(self, tokens, skip_special_tokens=False):
         """With special tokens, as the reward reads a completion: without them `#### ` and two calls are one number."""
         return super().tok_decode(tokens, skip_special_tokens=skip_special_tokens)
+
+    def generate_until(self, requests, disable_tqdm: bool = False):
+        """An answer gets at most half of the positions that the model was trained on: the question needs some too."""
+        for request in requests:
+            context, wanted = request.args
+            wanted = normalize_gen_kwargs(wanted, self.max_gen_toks)
+            wanted["max_gen_toks"] = min(wanted["max_gen_toks"], self.max_length // 2)
+            request.arguments = (context, wanted)
+        return super().generate_until(requests, disable_tqdm)
 
     def _model_generate(self, context, max_length, stop, attention_mask=None, temperature=0.0, **kwargs):
         prompts = [row[mask.bool()].tolist() for row, mask in zip(context, attention_mask, strict=True)]

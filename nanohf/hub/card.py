@@ -4,16 +4,19 @@
 """
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from jinja2 import Environment, FileSystemLoader, Undefined
 
+from nanohf.hub.paths import without_paths
+from nanohf.recipe.credentials import without_credentials
 from nanohf.recipe.recipe_folder import shipped
 from nanohf.recipe.stage_names import STAGES
 from nanohf.runs.stage_record import EvaluationRecord, StageRecord
+from nanohf.tokenizer.render import fenced
 
 PRIVATE = ("host", "pushed_to")  # of stage.json: nobody's business
 MACHINE = ("run_dir", "output_dir", "hub_token")  # of a recipe, likewise
@@ -26,6 +29,7 @@ TASK_DATA = {
     "nanohf_arc_challenge": ("allenai/ai2_arc", "ARC-Challenge"),
 }
 GSM8K_TEST_ROWS = 1319
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def card(record: StageRecord, results: EvaluationRecord | None, repo_id: str, base_model: str | None = None) -> str:
@@ -33,6 +37,7 @@ def card(record: StageRecord, results: EvaluationRecord | None, repo_id: str, ba
 
     results: the run's, if there are any; base_model: the Hub id that the stage was made from.
     """
+    results = results and replace(results, **without_paths(without_credentials(asdict(results))))
     stage, figures, scores = record.stage, public(record), _scores(record.stage, results)
     recipe, curve = figures["recipe"], record.pass_at_k
     environment = Environment(
@@ -41,7 +46,7 @@ def card(record: StageRecord, results: EvaluationRecord | None, repo_id: str, ba
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["known"] = _known
+    environment.filters |= {"known": _known, "fenced": fenced}
     text = environment.get_template(f"{stage}.md.jinja").render(
         metadata=_metadata(stage, figures, results, repo_id, base_model).to_yaml(),
         repo_id=repo_id,
@@ -76,19 +81,18 @@ def eval_results_yaml(stage: str, results: EvaluationRecord | None) -> str | Non
 
 
 def public(record: StageRecord) -> dict:
-    """What may be published of a record: what was measured, without the machine's name and the paths of its owner."""
+    """What may be published of a record: what was measured, without the machine, its owner's paths and what logs in."""
     figures = {
         key: value for key, value in asdict(record).items() if key not in PRIVATE and value not in (None, [], {})
     }
     recipe = {key: value for key, value in record.recipe.items() if key not in MACHINE}
-    return _without_paths(figures | {"recipe": recipe})
+    return without_paths(without_credentials(figures | {"recipe": recipe}))
 
 
 def hub_id(name: str | None) -> str | None:
     """The name if it is a Hub id; None for builtin, a folder, an identity file or a stage's name."""
-    local = not name or name == "builtin" or name.startswith((".", "/", "~")) or Path(name).exists()
-    local = local or name.endswith((".yaml", ".yml"))
-    return None if local or name.count("/") != 1 else name
+    local = not name or name.endswith((".yaml", ".yml")) or not HUB_ID.fullmatch(name) or Path(name).exists()
+    return None if local else name
 
 
 def _metadata(
@@ -164,7 +168,7 @@ def _made_from(recipe: dict, base_model: str | None) -> str:
     source = recipe.get("model_name_or_path", "pretrain")
     if base_model:
         return f"[{base_model}](https://huggingface.co/{base_model})"
-    return f"the run's stage `{source}`" if source in STAGES else f"`{source}`"
+    return f"the run's stage `{source}`" if source in STAGES else f"`{_inline(source)}`"
 
 
 def _linked(dataset: str) -> str:
@@ -172,7 +176,12 @@ def _linked(dataset: str) -> str:
 
 
 def _named(dataset: str) -> str:
-    return "nanohf's builtin toy world" if dataset == "builtin" else dataset
+    return "nanohf's builtin toy world" if dataset == "builtin" else _inline(dataset)
+
+
+def _inline(name: str) -> str:
+    """A name that can end neither its line nor its code span nor its cell of a table."""
+    return " ".join(name.split()).replace("`", "'").replace("|", "/")
 
 
 def _evaluated_on(results: EvaluationRecord | None) -> str:
@@ -223,14 +232,3 @@ def _known(value, otherwise: str = "not measured") -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _without_paths(value):
-    """Absolute paths tell a user's name and machine; their last part tells the data."""
-    if isinstance(value, dict):
-        return {key: _without_paths(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_without_paths(part) for part in value]
-    if isinstance(value, str) and value.startswith(("/", "~")):
-        return f"./{Path(value).name}"
-    return value

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 from nanohf.data.chat_source import ChatSource
 from nanohf.data.identity import SUFFIXES
 from nanohf.errors import RecipeError
+from nanohf.recipe.credentials import without_credentials
 from nanohf.recipe.post_training_schemas import ChatConfig, WordProblemConfig
 from nanohf.recipe.schemas import EvaluateConfig, PretrainConfig, TokenizerConfig
 from nanohf.recipe.stage_names import CHAT_STAGES, require_stage
@@ -32,7 +33,6 @@ NOT_MIXTURES = {"chat_template_path", "completion_only_loss", "dataset_text_fiel
 NOT_MUONS = {"learning_rate", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"}
 NOT_MUONS |= {"optim_args", "optim_target_modules"}
 NOT_OURS = {"output_dir", "resume_from_checkpoint"}
-SECRET = {"hub_token"}  # of all TRL's keys, the only access token
 MIXTURES = ("mixture", "eval_mixture")
 
 
@@ -40,8 +40,8 @@ MIXTURES = ("mixture", "eval_mixture")
 class Recipe:
     """What one stage is to do. Read once, passed to everything, and kept in the stage's record as it was written.
 
-    stage: its name; path: the file; written: keys and values of the file, its base and the overrides, access tokens
-    left out; settings: all of the stage's own keys; trl: all of TRL's, for midtrain, sft and grpo.
+    stage: its name; path: the file; written: keys and values of the file, its base and the overrides, without
+    tokens and passwords; settings: all of the stage's own keys; trl: all of TRL's, for midtrain, sft and grpo.
     """
 
     stage: str
@@ -208,7 +208,7 @@ def built(stage: str, path: Path, values: dict[str, Any], folders: dict[str, Pat
     trl = trl_settings(config)(**{key: v for key, v in values.items() if key not in own}) if config else None
     if trl and (errors := settings.errors_with(trl)):
         raise RecipeError(errors)
-    written = {key: value for key, value in values.items() if key not in SECRET}
+    written = without_credentials(values)
     return Recipe(stage, path, written, settings, trl)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from nanohf.recipe.stage_names import RESULT_STAGES
 from nanohf.runs import run_folder as runs
 from nanohf.runs.stage_record import EvaluationRecord, StageRecord
+from nanohf.tokenizer.render import fenced
 
 PHASES = (
     "generation",
@@ -23,8 +24,8 @@ def write_report(run_dir: Path) -> str:
     parts = [f"# {run_dir.name}", "", *cost_table(records, results)]
     parts += time_table(records.get("grpo"))
     if results:
-        parts += ["", *score_table(results), "", "## A held-out problem, greedily", "", "```"]
-        parts += [results.conversation, "```"]
+        parts += ["", *score_table(results), "", "## A held-out problem, greedily", ""]
+        parts += [fenced(results.conversation)]
     for stage, record in records.items():
         if record.mixture:
             parts += ["", f"## The mixture of {stage}", "", *mixture_table(record.mixture)]

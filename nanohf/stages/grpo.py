@@ -22,6 +22,7 @@ from nanohf.generation.engine import Engine
 from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.runs import run_folder as runs
 from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.find_model import model_type
 from nanohf.runs.lock import stage_lock
 from nanohf.train.grpo.diagnosis import Diagnosis
 from nanohf.train.grpo.pass_at_k_callback import PassAtK
@@ -29,7 +30,8 @@ from nanohf.train.grpo.reward import reward_func
 from nanohf.train.grpo.rollout import refuse_nanohf, rollout_func
 from nanohf.train.grpo.trainer import WordProblemTrainer
 from nanohf.train.lora import merged, with_lora
-from nanohf.train.post_training import Progress, figures_of, make_optimizer, resumed, save, train
+from nanohf.train.positions import cover
+from nanohf.train.post_training import Progress, figures_of, keep_logs, make_optimizer, resumed, save, train
 from nanohf.train.trl_arguments import training_arguments
 
 
@@ -48,12 +50,10 @@ def work(recipe: Recipe) -> None:
 
     model, tokenizer = load_model(stage, args)
     engine = Engine(model, tokenizer)
-    longest = model.config.max_position_embeddings - args.max_completion_length
-    train_problems, test_problems = (
-        usable_problems(stage, split, rows, tokenizer, longest)
-        for split, rows in (("train", stage.dataset_rows), ("test", stage.eval_problems))
-    )
+    train_problems = usable_problems(stage, "train", stage.dataset_rows, model, tokenizer)
+    test_problems = usable_problems(stage, "test", stage.eval_problems, model, tokenizer)
     console.progress(f"word problems: {len(train_problems):,} to train on, {len(test_problems):,} held out")
+    cover(model, tokenizer, longest_prompt(tokenizer, train_problems, test_problems) + args.max_completion_length)
 
     trainer = WordProblemTrainer(
         model=model,
@@ -67,6 +67,7 @@ def work(recipe: Recipe) -> None:
         stage_state=state,
     )
     progress = Progress.attach(trainer)
+    keep_logs(trainer, recipe.run_dir / "logs" / recipe.stage)
     trainer.add_callback(Diagnosis())
     measure = held_out_score(stage, args, engine, test_problems, trainer)
     main_process = trainer.is_world_process_zero()
@@ -83,17 +84,23 @@ def work(recipe: Recipe) -> None:
         runs.finish(recipe, figures, partial(write_result, trainer, pass_at_k))
 
 
-def usable_problems(stage, split: str, rows: int | None, tokenizer, longest: int) -> Dataset:
-    """The word problems of a split that can be asked and checked; what is left out is said. longest: of a prompt."""
+def usable_problems(stage, split: str, rows: int | None, model, tokenizer) -> Dataset:
+    """The word problems of a split that the model can read and that can be checked; what is left out is said."""
+    longest = model.config.max_position_embeddings - 1
     found, left_out = problems(stage.dataset, stage.dataset_config, split, rows, tokenizer, longest)
     if left_out:
         console.warning(f"{len(left_out):,} word problems of {split} are left out: {left_out.summary()}")
     return found
 
 
+def longest_prompt(tokenizer, *splits: Dataset) -> int:
+    return max(len(prompt_ids(tokenizer, row["prompt"])) for split in splits for row in split)
+
+
 def load_model(stage, args) -> tuple:
     """The model to train, with its adapters if the recipe has LoRA, and its tokenizer."""
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
+    model_type(source)  # if there is no such model, it says so in a line
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     if args.use_vllm:
         refuse_nanohf(model)

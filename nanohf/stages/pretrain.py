@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import ProjectConfiguration, set_seed
 from transformers import AutoTokenizer
 
 from nanohf import console
@@ -30,6 +30,7 @@ from nanohf.hardware.device import (
 )
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.named_state import named_state
+from nanohf.recipe.credentials import without_credentials
 from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.runs import run_folder as runs
 from nanohf.runs.checkpoint_files import last_good
@@ -107,11 +108,12 @@ def open_accelerator(recipe: Recipe) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision=choose_precision(config.mixed_precision, device_type()),
         log_with=None if config.report_to == "none" else config.report_to,
-        project_dir=str(recipe.run_dir / "logs"),
+        project_config=ProjectConfiguration(logging_dir=str(recipe.run_dir / "logs/pretrain")),  # of TensorBoard
     )
     use_onednn()
     check_fsdp2(accelerator, config)
-    accelerator.init_trackers("nanohf", config={key: str(value) for key, value in vars(config).items()})
+    settings = without_credentials(vars(config))
+    accelerator.init_trackers("nanohf", config={key: str(value) for key, value in settings.items()})
     set_seed(config.seed)
     return accelerator
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from datasets import concatenate_datasets
-from transformers import AutoTokenizer, PreTrainedConfig, set_seed
+from transformers import AutoTokenizer, set_seed
 from trl import SFTTrainer
 
 from nanohf import console
@@ -22,11 +22,13 @@ from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.report.run_report import mixture_table
 from nanohf.runs import run_folder as runs
 from nanohf.runs.disk_full import disk_full_said
+from nanohf.runs.find_model import model_type
 from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.train_bpe import token_bytes
 from nanohf.train.lora import merged, with_lora
 from nanohf.train.optimizer_handover import carry_over, save_moments
-from nanohf.train.post_training import Progress, allow_positions, figures_of, make_optimizer, resumed, save, train
+from nanohf.train.positions import NO_LIMIT, cover, trained_positions
+from nanohf.train.post_training import Progress, figures_of, keep_logs, make_optimizer, resumed, save, train
 from nanohf.train.trainer_guards import GuardedTrainer
 from nanohf.train.trl_arguments import training_arguments
 
@@ -46,13 +48,13 @@ def work(recipe: Recipe) -> None:
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
     model = with_lora(stage, starting_model(source))
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    allow_positions(model, tokenizer, args.max_length)
+    tokenizer = AutoTokenizer.from_pretrained(source, model_max_length=NO_LIMIT)
     optimizer, schedule = make_optimizer(stage, model)
     if stage.carry_optimizer:
         carry_over(optimizer, model, source)
 
     rows, counts = mixture(tokenizer, stage.mixture, args)
+    cover(model, tokenizer, trained_positions(rows, args))
     given = [asdict(count) for count in counts]
     for line in mixture_table(given):
         console.progress(line)
@@ -71,6 +73,7 @@ def work(recipe: Recipe) -> None:
         stage_state=state,
     )
     Progress.attach(trainer)
+    keep_logs(trainer, recipe.run_dir / "logs" / recipe.stage)
     before = measure(held_out, trainer)
     result = train(trainer, newest)
     trainer.model = merged(trainer.model)
@@ -99,8 +102,7 @@ class ChatTrainer(GuardedTrainer, SFTTrainer):
 
 def starting_model(source: str) -> NanoHFForCausalLM:
     """The model that the stage starts from. Of another architecture, weights would be left out and others made up."""
-    kind = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
-    if kind != NanoHFConfig.model_type:
+    if (kind := model_type(source)) != NanoHFConfig.model_type:
         raise RecipeError(f"model_name_or_path={source} is a {kind} model, not nanohf; see nanohf convert")
     return NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32)
 

@@ -1,4 +1,6 @@
-"""Special tokens as a person would write them."""
+"""Special tokens as a person would write them, and text of any kind inside Markdown."""
+
+import re
 
 SHOWN = {
     "<|bos|>": "",
@@ -18,3 +20,10 @@ def readable(text: str) -> str:
     for token, shown in SHOWN.items():
         text = text.replace(token, shown)
     return text.strip()
+
+
+def fenced(text: str, language: str = "") -> str:
+    """The text as a Markdown code block that nothing in it can end: the fence is longer than any it holds."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer import OPTIMIZER_NAME
 
 from nanohf import console
@@ -114,11 +115,11 @@ class Progress(TrainerCallback):
         self.seen = tokens
 
 
-def allow_positions(model, tokenizer, length: int | None) -> None:
-    """Raises what model and tokenizer say they can take to the rows that the stage is going to train on."""
-    if length and length > model.config.max_position_embeddings:
-        model.config.max_position_embeddings = length
-    tokenizer.model_max_length = model.config.max_position_embeddings
+def keep_logs(trainer: Trainer, folder: Path) -> None:
+    """TensorBoard's files in `folder`. By itself it writes among the checkpoints, which are removed in the end."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str(folder)
 
 
 def figures_of(trainer: Trainer) -> dict:

@@ -97,6 +97,17 @@ def test_round_trip_is_bit_exact(folder, tmp_path, dtype):
     assert not list(tmp_path.glob(".*.partial"))
 
 
+def test_a_cache_that_a_trainer_switched_off_is_on_again(folder, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.config.use_cache = False
+    model.save_pretrained(folder)
+    to_nanochat(folder, tmp_path / "there")
+    from_nanochat(tmp_path / "there", tmp_path / "back")
+    for name in ("there", "back"):
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        assert loaded(torch.tensor([[1, 2, 3]])).past_key_values.get_seq_length() == 3
+
+
 def test_chat_template_and_generate_are_carried(folder, tmp_path):
     to_nanochat(folder, tmp_path / "there")
     texts = []

@@ -204,3 +204,35 @@ def test_documents_in_a_mixture_are_named_and_have_no_part_in_the_loss_of_conver
     assert "plain documents, all of their tokens, 20% of the tokens" in line
     (entry,) = yaml.safe_load(text.split("---")[1])["model-index"][0]["results"]
     assert entry["dataset"]["name"] == "nanohf's builtin toy world"
+
+
+@pytest.mark.parametrize("inside", ["```\n# Not the card's\n", "`````", "a ` b"])
+def test_no_text_ends_its_code_block(inside):
+    """Neither the model's nor the recipe's: read as CommonMark reads fences."""
+    fields = copy.deepcopy(RECORDS["grpo"])
+    fields["pass_at_k"][-1]["example"] = f"{inside}\n# Mine"
+    fields["recipe"]["model_name_or_path"] = f"{inside}\n# Mine"
+    text = card(a_record("grpo", **fields), RESULTS, "tester/x")
+    fence, outside = "", []
+    for line in text.splitlines():
+        marks = re.match(r" {0,3}(`{3,})([^`]*)$", line)
+        if not fence and marks:
+            fence = marks[1]
+        elif fence and marks and len(marks[1]) >= len(fence) and not marks[2].strip():
+            fence = ""
+        elif not fence:
+            outside.append(line)
+    assert not fence
+    headings = [line for line in outside if line.startswith("#")]
+    assert headings[0] == "# x"
+    assert headings[-1] == "## Recipe"
+    assert "# Mine" not in headings
+    assert "# Not the card's" not in headings
+
+
+def test_the_data_of_an_evaluation_is_told_without_its_path():
+    results = copy.deepcopy(RESULTS)
+    results.recipe["dataset"] = "/home/alice/secrets/problems"
+    text = render("grpo", results)
+    assert "alice" not in text
+    assert "held-out word problems (./problems)" in text

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from nanohf import console
 from nanohf.runs.stage_record import write_json
-from nanohf.tokenizer.render import readable
+from nanohf.tokenizer.render import fenced, readable
 
 
 class PassAtK(TrainerCallback):
@@ -49,7 +49,7 @@ class PassAtK(TrainerCallback):
         for result in self.curve.values():
             parts.append(f"## Step {result['step']:,}: {self.describe(result)}\n")
             for sample in result["samples"]:
-                parts.append(f"{'Right' if sample['right'] else 'Wrong'}:\n\n```\n{readable(sample['text'])}\n```\n")
+                parts.append(f"{'Right' if sample['right'] else 'Wrong'}:\n\n{fenced(readable(sample['text']))}\n")
         (folder / "samples.md").write_text("\n".join(parts), encoding="utf-8")
 
     def on_train_begin(self, args, state, control, **kwargs):

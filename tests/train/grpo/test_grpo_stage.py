@@ -55,7 +55,7 @@ def question(a: int, b: int) -> dict:
 def guesser(tokenizer, tmp_path_factory) -> Path:
     """A folder with a model that answers every question with `#### ` and 0, 1 or 2 by chance, and problems for it."""
     torch.manual_seed(0)
-    model = build_model(PretrainConfig(depth=1, preset="classic", num_attention_heads=2), tokenizer)
+    model = build_model(PretrainConfig(depth=1, preset="classic", num_attention_heads=2, max_length=24), tokenizer)
     prompts = [prompt_ids(tokenizer, [{"role": "user", "content": question(a, b)["question"]}]) for a, b in PAIRS]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     digits = torch.Generator().manual_seed(0)
@@ -153,6 +153,15 @@ def test_it_says_where_the_time_went(whole):
 
 
 @pytest.mark.slow
+def test_it_claims_the_longest_prompt_and_answer(guesser, whole):
+    """And its cache is on, which the trainer had switched off."""
+    tokenizer = AutoTokenizer.from_pretrained(whole[0] / "grpo")
+    prompts = [prompt_ids(tokenizer, [{"role": "user", "content": question(a, b)["question"]}]) for a, b in PAIRS[:12]]
+    config = json.loads((whole[0] / "grpo/config.json").read_text())
+    assert config["max_position_embeddings"] == tokenizer.model_max_length == max(map(len, prompts)) + 6
+    assert config["use_cache"]
+
+
 def test_two_processes_share_pass_at_k_and_get_the_same(guesser, whole, tmp_path):
     config = ("--config_file", str(ROOT / "accelerate_configs/ddp.yaml"))
     two = ("--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0")
@@ -192,6 +201,20 @@ def test_other_optimizers_and_lora_leave_a_plain_model(guesser, tmp_path, monkey
     prompt = prompt_ids(tokenizer, [{"role": "user", "content": question(*PAIRS[12])["question"]}])
     (said,) = Engine(model, tokenizer).generate([prompt], 1, 6, seed=42)[0]
     assert tokenizer.decode(prompt + said.ids) == after["example"]  # what the trained model said, the saved one says
+
+
+@pytest.mark.parametrize("lora", [{}, {"use_peft": True, "lora_r": 2, "lora_dropout": 0.2}], ids=["whole", "LoRA"])
+def test_the_seed_decides(guesser, tmp_path, monkeypatch, lora):
+    """Adapters, dropout, the order of the word problems, samples: the same weights bit for bit."""
+    monkeypatch.chdir(ROOT)
+    few = {"bf16": False, "lr_scale": 1.0, "max_steps": 2, "eval_every": 9, "eval_problems": 1, "eval_generations": 1}
+    weights = []
+    for run, seed in (("first", 1), ("again", 1), ("other", 2)):
+        grpo.main(command(guesser, tmp_path / run, **few | lora | {"seed": seed})[2:])
+        weights.append(load_file(tmp_path / run / "grpo/model.safetensors"))
+    first, again, other = weights
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
 def test_a_nanochat_model_learns_too(guesser, tmp_path, monkeypatch):

@@ -1,0 +1,42 @@
+"""Looks at a model before it is loaded, so that one that is not there is said in one line."""
+
+from collections.abc import Iterator
+
+from nanohf.errors import NanoHFError, RecipeError
+
+
+def model_type(source: str) -> str:
+    """The `model_type` that the config.json of a folder or of a Hub repo names.
+
+    Raises:
+        RecipeError: there is no such model, or this token may not read it.
+        NanoHFError: the Hub cannot be reached, and the model is not in the cache.
+    """
+    from transformers import PreTrainedConfig
+    from transformers.utils.hub import LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(source)
+    except (OSError, ValueError) as error:
+        causes = list(_causes(error))
+        status = next(filter(None, (getattr(getattr(e, "response", None), "status_code", None) for e in causes)), None)
+        if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+            message = f"{source}: no such folder and no such repo on the Hub. If it is private, log in: hf auth login"
+            raise RecipeError(message) from error
+        if status in (401, 403):
+            message = f"{source}: this token may not read it. Ask for access on its page, then log in: hf auth login"
+            raise RecipeError(message) from error
+        if any(isinstance(cause, LocalEntryNotFoundError) for cause in causes):
+            message = f"{source} is not in the cache, and the Hub cannot be reached: {causes[-1]}"
+            raise NanoHFError(" ".join(message.split())) from error
+        raise RecipeError(f"{source} is not a model: {' '.join(str(error).split())}") from error
+    if "model_type" not in config:
+        raise RecipeError(f"{source} is not a model: its config.json has no model_type")
+    return config["model_type"]
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and what it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
