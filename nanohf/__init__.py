@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nanohf.model import NanoHFConfig, NanoHFForCausalLM
     from nanohf.optim.groups import build_optimizer
     from nanohf.optim.muon import MuonAdamW
-    from nanohf.plan.plan_text import plan as make_plan
+    from nanohf.plan.plan_text import make_plan
 
 __version__ = "0.1.0"
 __all__ = ["Engine", "MuonAdamW", "NanoHFConfig", "NanoHFForCausalLM", "build_optimizer", "make_plan"]
@@ -28,7 +28,7 @@ _PLACES = {
     "NanoHFConfig": ("nanohf.model", "NanoHFConfig"),
     "NanoHFForCausalLM": ("nanohf.model", "NanoHFForCausalLM"),
     "build_optimizer": ("nanohf.optim.groups", "build_optimizer"),
-    "make_plan": ("nanohf.plan.plan_text", "plan"),
+    "make_plan": ("nanohf.plan.plan_text", "make_plan"),
 }
 
 

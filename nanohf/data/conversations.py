@@ -25,7 +25,7 @@ from typing import Any
 from datasets import Dataset, Features, IterableDataset, List, Value
 
 from nanohf.data import gsm8k, identity
-from nanohf.data.chat_source import ChatSource
+from nanohf.data.chat_source import CONVERTERS, ChatSource
 from nanohf.data.row_faults import Faults, Malformed
 from nanohf.data.sources import text_stream
 from nanohf.data.tables import RowFormat, Table, open_head, open_table, plain_table
@@ -143,7 +143,7 @@ def _table(source: ChatSource) -> Table:
 
 def _converted(row: dict, converter: str, form: RowFormat) -> dict:
     try:
-        messages = CONVERTERS[converter](form.read(row))["messages"]
+        messages = CONVERT[converter](form.read(row))["messages"]
         check(messages)
     except Malformed as error:
         return {"messages": [], "fault": str(error)}
@@ -320,7 +320,7 @@ def _exchange(question: str, answer: str) -> dict:
     return {"messages": messages}
 
 
-CONVERTERS: dict[str, Callable[[dict], dict]] = {  # for the names in chat_source.CONVERTERS
+CONVERT: dict[str, Callable[[dict], dict]] = {  # for each of CONVERTERS but document
     "messages": from_messages,
     "sharegpt": from_sharegpt,
     "gsm8k": gsm8k.conversation,

@@ -146,7 +146,7 @@ class Examination:
 
 def stand_in_tokenizer(config):
     """Of the recipe's size, or of half and half again as long as the slice of text does not give that many tokens."""
-    stream = text_stream(config.dataset, "train", config.dataset_config, config.text_column)
+    stream = text_stream(config.dataset, "train", config.dataset_config, config.text_column, config.split)
     budget = min(config.max_chars, TOKENIZER_CHARS + 50 * config.vocab_size)
     texts = list(capped((row["text"] for row in stream if row["text"]), budget, config.doc_cap))
     size = config.vocab_size

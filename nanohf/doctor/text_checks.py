@@ -15,7 +15,7 @@ MANY_EPOCHS = 4  # so often text is worth nearly as much as new text: Muennighof
 def epochs(config, tokenizer) -> Result:
     """How often pretraining reads its text, by the size of the files and the tokenizer's bytes per token."""
     what = "epochs of the text"
-    stream = text_stream(config.dataset, "train", config.dataset_config, config.text_column)
+    stream = text_stream(config.dataset, "train", config.dataset_config, config.text_column, config.split)
     whole = PackedLoader(stream, partial(encode_documents, tokenizer), 1, config.max_length).epoch_tokens()
     if not whole:
         return Result("ok", "pretrain", what, "its size is not known beforehand")

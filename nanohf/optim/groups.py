@@ -15,7 +15,7 @@ def build_groups(
     hidden_size: int,
     matrix_lr: float = 0.02,
     embedding_lr: float = 0.2,
-    head_lr: float = 0.004,
+    lm_head_lr: float = 0.004,
     weight_decay: float = 0.0,
     lr_scale: float = 1.0,
     normuon: float = 0.0,
@@ -31,7 +31,7 @@ def build_groups(
     rules: dict[str, dict] = {
         "embedding": adamw | {"lr": embedding_lr * width},
         "value embeddings": adamw | {"lr": embedding_lr / 2 * width},
-        "lm_head": adamw | {"lr": head_lr * width},
+        "lm_head": adamw | {"lr": lm_head_lr * width},
         "matrices": {
             "kind": "muon",
             "momentum": 0.95,
@@ -41,7 +41,7 @@ def build_groups(
             "normuon": normuon,
         },
         "scalars": adamw | {"lr": SCALAR_LR},
-        "other": adamw | {"lr": head_lr * width},
+        "other": adamw | {"lr": lm_head_lr * width},
     }
     params: dict[str, list[torch.Tensor]] = {name: [] for name in rules}
     for name, p in named_parameters:

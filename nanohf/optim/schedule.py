@@ -1,12 +1,12 @@
 """Learning rate and momentum over the run, as factors of a step. Pure functions: resuming needs no state of theirs."""
 
 
-def lr_factor(step: int, steps: int, warmup: int = 0, warmdown: float = 0.2, final: float = 0.0) -> float:
-    """Linear warmup over `warmup` steps, constant, then linear to `final` over the last `warmdown` share of `steps`."""
+def lr_factor(step: int, steps: int, warmup: int, warmdown: float) -> float:
+    """Linear warmup over `warmup` steps, constant, then linear to 0 over the last `warmdown` share of `steps`."""
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
     decay_steps = round(warmdown * steps)
     left = min(1.0, (steps - step) / decay_steps) if decay_steps else 1.0
-    return rise * (left + (1 - left) * final)
+    return rise * left
 
 
 def muon_momentum(step: int, ramp: int = 300) -> float:

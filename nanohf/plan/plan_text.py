@@ -35,7 +35,7 @@ class Plan:
     assumed: tuple[str, ...]  # where a recipe does not say
 
 
-def plan(
+def make_plan(
     depth: int,
     vocab_size: int = 65_536,
     preset: str = "classic",
@@ -249,7 +249,7 @@ def main(args: Namespace, recipe: dict | None = None) -> int:
             return 0
         if recipe and dials:
             raise ValueError(f"the recipes say {', '.join(dials)}; leave it out, or plan with --depth")
-        planned = plan(**recipe) if recipe else plan(args.depth, **dials)
+        planned = make_plan(**recipe) if recipe else make_plan(args.depth, **dials)
         console.result(render(planned, last_speeds(args.runs, socket.gethostname())))
     except ValueError as error:
         raise RecipeError(str(error)) from error

@@ -13,7 +13,7 @@ PRETRAIN = (
 
 
 def recipe_plan(recipe_dir: str) -> dict:
-    """What `nanohf.plan.plan_text.plan` takes.
+    """What `nanohf.plan.plan_text.make_plan` takes.
 
     Raises:
         RecipeError: no such folder, or anything wrong with its recipes.

@@ -182,7 +182,7 @@ def key_errors(given: dict[str, Any], known: Collection[str]) -> list[str]:
         errors.append(f"{', '.join(unused)}: leave it out, a stage writes run_dir/STAGE and resumes by itself")
     muon = "optimizer" in known and given.get("optimizer", "muon") in ("muon", ["muon"])
     if muon and (unused := sorted(NOT_MUONS & given.keys())):
-        rates = "lr_scale, matrix_lr, embedding_lr and head_lr"
+        rates = "lr_scale, matrix_lr, embedding_lr and lm_head_lr"
         errors.append(f"optimizer: muon does not use {', '.join(unused)} but {rates}")
     if "mixture" in known and (unused := sorted(NOT_MIXTURES & given.keys())):
         errors.append(f"{', '.join(unused)}: leave it out, the model's own chat template says what is trained")

@@ -11,7 +11,7 @@ from nanohf.recipe.schemas import RunFolder, missing_trackers, not_words, too_sm
 from nanohf.recipe.stage_names import CHAT_STAGES
 from nanohf.recipe.trl_keys import trl_keys
 
-RATES = ("lr_scale", "matrix_lr", "embedding_lr", "head_lr")
+RATES = ("lr_scale", "matrix_lr", "embedding_lr", "lm_head_lr")
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 COUNTS = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")  # of TRL's
 # Of GRPOConfig, what only transformers' generate or vLLM would use.
@@ -29,7 +29,7 @@ class PostTrainingConfig(RunFolder):
     lr_scale: float = field(default=1.0, metadata={"help": "muon only: factor on the three learning rates below"})
     matrix_lr: float = field(default=0.02, metadata={"help": "Muon's learning rate in pretraining"})
     embedding_lr: float = field(default=0.2, metadata={"help": "the embedding's, at width 768"})
-    head_lr: float = field(default=0.004, metadata={"help": "the head's, at width 768"})
+    lm_head_lr: float = field(default=0.004, metadata={"help": "the head's, at width 768"})
     max_nonfinite_steps: int = field(
         default=10, metadata={"help": "end after so many steps in a row without a finite loss and gradient"}
     )
@@ -41,7 +41,7 @@ class PostTrainingConfig(RunFolder):
 
     def __post_init__(self):
         errors = not_words(self, "lora_target_modules") + too_small(
-            self, max_nonfinite_steps=1, lora_r=1, lora_alpha=1, lr_scale=0, matrix_lr=0, embedding_lr=0, head_lr=0
+            self, max_nonfinite_steps=1, lora_r=1, lora_alpha=1, lr_scale=0, matrix_lr=0, embedding_lr=0, lm_head_lr=0
         )
         if self.optimizer not in ("muon", "trl"):
             errors.append(f"optimizer={self.optimizer!r} must be muon or trl")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nanohf.errors import RecipeError
 from nanohf.recipe.stage_names import MODEL_STAGES
+from nanohf.scaling.horizon import TOKENS_PER_PARAMETER
 from nanohf.scaling.parameters import PRESETS
 
 TRACKERS = ("trackio", "tensorboard", "wandb", "mlflow")  # each the name of its package
@@ -38,6 +39,7 @@ class TextSource:
     dataset: str = field(default="builtin", metadata={"help": "builtin, a folder, or a Hub id"})
     dataset_config: str | None = field(default=None, metadata={"help": "the dataset's configuration name"})
     text_column: str = field(default="text", metadata={"help": "the column that holds the document"})
+    split: str = field(default="train", metadata={"help": "the split to train on, where it is not called train"})
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ class PretrainConfig(Publish, TextSource, RunFolder):
     batch_tokens: int | None = field(
         default=None, metadata={"help": "tokens of a step, over all processes; default: by the horizon"}
     )
-    tokens_per_parameter: float = field(default=20.0, metadata={"help": "the horizon, unless max_steps is set"})
+    tokens_per_parameter: float = field(
+        default=TOKENS_PER_PARAMETER, metadata={"help": "the horizon, unless max_steps is set"}
+    )
     tokens_per_scaling_parameter: float | None = field(
         default=None, metadata={"help": "the horizon by block matrices and lm_head instead (nanochat 2026-07: 12)"}
     )
@@ -98,7 +102,7 @@ class PretrainConfig(Publish, TextSource, RunFolder):
     )
     matrix_lr: float = field(default=0.02, metadata={"help": "Muon's learning rate"})
     embedding_lr: float = field(default=0.2, metadata={"help": "AdamW's, at width 768"})
-    head_lr: float = field(default=0.004, metadata={"help": "AdamW's, at width 768"})
+    lm_head_lr: float = field(default=0.004, metadata={"help": "AdamW's, at width 768"})
     weight_decay: float = field(default=0.0, metadata={"help": "of the matrices"})
     normuon: float = field(default=0.9, metadata={"help": "beta2 of NorMuon's running mean square; 0: plain Muon"})
     warmup_steps: int = field(default=0, metadata={"help": "linear, from 0"})
@@ -119,13 +123,13 @@ class PretrainConfig(Publish, TextSource, RunFolder):
     torch_compile: bool = field(default=True, metadata={"help": "compile the model: half a minute, then 1.3x as fast"})
     keep_optimizer: bool = field(default=False, metadata={"help": "beside the result, for midtrain's carry_optimizer"})
     report_to: str = field(default="none", metadata={"help": "none, trackio, tensorboard or wandb"})
-    seed: int = field(default=42, metadata={"help": "of the initial weights"})
+    seed: int = field(default=42, metadata={"help": "of the initial weights and of the order of the text"})
 
     def __post_init__(self):
         errors = too_small(
             self, depth=1, max_length=2, per_device_train_batch_size=1, batch_tokens=1,
             eval_steps=1, eval_tokens=1, save_steps=1, save_minutes=0, save_total_limit=1, logging_steps=1,
-            max_nonfinite_steps=1, matrix_lr=0, embedding_lr=0, head_lr=0, weight_decay=0, normuon=0, warmup_steps=0,
+            max_nonfinite_steps=1, matrix_lr=0, embedding_lr=0, lm_head_lr=0, weight_decay=0, normuon=0, warmup_steps=0,
             max_grad_norm=0, seed=0,
         )  # fmt: skip
         if self.max_steps != -1 and self.max_steps < 1:
@@ -174,6 +178,7 @@ class EvaluateConfig(RunFolder):
     text_dataset: str = field(default="builtin", metadata={"help": "text for bits per byte: builtin, folder, Hub id"})
     text_dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
     text_column: str = field(default="text", metadata={"help": "its column that holds the document"})
+    text_split: str = field(default="train", metadata={"help": "the split that pretraining reads"})
     eval_tokens: int = field(default=1_048_576, metadata={"help": "of that text"})
     max_length: int = field(default=512, metadata={"help": "tokens of a row of it; not more than pretraining's"})
     seed: int = field(default=42, metadata={"help": "of the samples"})

@@ -52,7 +52,7 @@ def source_checks(recipe: Recipe) -> Iterator[SourceCheck]:
     """What opens each source of the recipe. Doctor and `nanohf run` have it from here."""
     s = recipe.settings
     if recipe.stage in ("tokenizer", "pretrain"):
-        yield _text(s.dataset, s.dataset_config, s.text_column)
+        yield _text(s.dataset, s.dataset_config, s.text_column, s.split)
     for source in [*getattr(s, "mixture", ()), *getattr(s, "eval_mixture", ())]:
         if source.is_document:
             yield _text(source.dataset, source.config, source.text_column)
@@ -63,13 +63,15 @@ def source_checks(recipe: Recipe) -> Iterator[SourceCheck]:
         yield _word_problems(s.dataset, s.dataset_config, "test", s.eval_problems)
     if recipe.stage == "evaluate":
         yield _word_problems(s.dataset, s.dataset_config, "test", s.problems)
-        yield _text(s.text_dataset, s.text_dataset_config, s.text_column)
+        yield _text(s.text_dataset, s.text_dataset_config, s.text_column, s.text_split)
 
 
-def _text(dataset: str, config: str | None, column: str) -> SourceCheck:
+def _text(dataset: str, config: str | None, column: str, split: str = "train") -> SourceCheck:
     from nanohf.data.sources import check_text
 
-    return SourceCheck(_name("text", dataset, config, column), partial(check_text, dataset, config, column))
+    return SourceCheck(
+        _name("text", dataset, config, column, split), partial(check_text, dataset, config, column, split)
+    )
 
 
 def _chat(source: ChatSource) -> SourceCheck:

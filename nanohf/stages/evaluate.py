@@ -80,7 +80,8 @@ def load_model(folder: str):
 
 
 def held_out_bpb(config, model, tokenizer) -> float:
-    stream = text_stream(config.text_dataset, "validation", config.text_dataset_config, config.text_column)
+    source = (config.text_dataset_config, config.text_column, config.text_split)
+    stream = text_stream(config.text_dataset, "validation", *source)
     loader = PackedLoader(stream, partial(encode_documents, tokenizer), rows=8, length=config.max_length)
     batches = islice(loader, max(1, config.eval_tokens // (8 * config.max_length)))
     return bits_per_byte(model, batches, torch.tensor(token_bytes(tokenizer)))

@@ -75,7 +75,7 @@ def work(recipe: Recipe) -> None:
         lr_scale=horizon.lr_scale,
         matrix_lr=config.matrix_lr,
         embedding_lr=config.embedding_lr,
-        head_lr=config.head_lr,
+        lm_head_lr=config.lm_head_lr,
         weight_decay=config.weight_decay,
         normuon=config.normuon,
         sharded=True,
@@ -144,9 +144,9 @@ def figures_of(config, accelerator, vocab_size: int, parameters: int, result: di
     }
 
 
-def open_loader(config, tokenizer, split: str, rows: int, rank: int = 0, processes: int = 1) -> PackedLoader:
+def open_loader(config, tokenizer, part: str, rows: int, rank: int = 0, processes: int = 1) -> PackedLoader:
     return PackedLoader(
-        text_stream(config.dataset, split, config.dataset_config, config.text_column, seed=config.seed),
+        text_stream(config.dataset, part, config.dataset_config, config.text_column, config.split, config.seed),
         partial(encode_documents, tokenizer),
         rows,
         config.max_length,

@@ -30,7 +30,7 @@ def work(recipe: Recipe) -> None:
     config = recipe.settings
     started = time.perf_counter()
 
-    stream = text_stream(config.dataset, "train", config.dataset_config, config.text_column)
+    stream = text_stream(config.dataset, "train", config.dataset_config, config.text_column, config.split)
     texts = (row["text"] for row in stream if row["text"])
     counted = Counted(capped(texts, config.max_chars, config.doc_cap))
     try:
@@ -41,7 +41,7 @@ def work(recipe: Recipe) -> None:
         f"tokenizer: {config.vocab_size:,} tokens from {counted.chars:,} characters in {counted.texts:,} documents"
     )
 
-    validation = text_stream(config.dataset, "validation", config.dataset_config, config.text_column)
+    validation = text_stream(config.dataset, "validation", config.dataset_config, config.text_column, config.split)
     figures = measure(tokenizer, list(islice((row["text"] for row in validation if row["text"]), 200)))
     console.progress(f"on validation text: {figures['characters_per_token']:.2f} characters per token")
 

@@ -103,7 +103,7 @@ def test_learning_rates_of_what_is_neither_matrix_nor_embedding_nor_head(hidden_
 
 def test_every_setting_reaches_its_group():
     named = list(tiny(preset="modern").named_parameters())
-    rates = {"matrix_lr": 0.03, "embedding_lr": 0.5, "head_lr": 0.007}
+    rates = {"matrix_lr": 0.03, "embedding_lr": 0.5, "lm_head_lr": 0.007}
     decay = {"weight_decay": 0.3, "normuon": 0.9}
     groups = {group["name"]: group for group in build_groups(named, 768, **rates, **decay)}
     expected = {"embedding": 0.5, "value embeddings": 0.25, "lm_head": 0.007, "matrices": 0.03, "scalars": 0.005}

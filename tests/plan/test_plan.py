@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from nanohf.cli import main
-from nanohf.plan.plan_text import plan, render, table
+from nanohf.plan.plan_text import make_plan, render, table
 from nanohf.plan.recipe_plan import recipe_plan
 from nanohf.runs.ledger import last_speeds
 from nanohf.scaling import horizon
@@ -68,7 +68,7 @@ def test_horizon_and_shards():
     assert horizon.characters(100_000_000) == 480_000_000
     assert horizon.shards(480_000_000) == 2
     assert [horizon.shards(n) for n in (1, 250_000_000, 250_000_001, 500_000_000)] == [1, 1, 2, 2]
-    assert plan(4, 4_096).shards == 3  # 5,242,880 parameters are 503,316,480 characters: just over two
+    assert make_plan(4, 4_096).shards == 3  # 5,242,880 parameters are 503,316,480 characters: just over two
 
 
 def test_steps_of_every_stage():
@@ -80,7 +80,7 @@ def test_steps_of_every_stage():
     assert pretraining(d4, batch_tokens=2**30).steps == 1
     assert horizon.sft_steps(23_000, 32) == 719  # 718.75
     assert horizon.midtrain_steps(850_000, 600, 2**19) == 973  # 972.75
-    steps = [(name, stage.steps) for name, stage in plan(4, 4_096, batch_tokens=32_768).stages.items()]
+    steps = [(name, stage.steps) for name, stage in make_plan(4, 4_096, batch_tokens=32_768).stages.items()]
     trained = [("pretrain", 3_200), ("midtrain", 973), ("sft", 719), ("grpo", 467)]
     assert steps == [("tokenizer", None), *trained, ("evaluate", None)]
 
@@ -114,13 +114,13 @@ def test_memory_by_hand():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: plan(0), r"depth=0 must be positive.*--depth 4"),
-        (lambda: plan(-2), r"depth=-2 must"),
-        (lambda: plan(4, 0), r"vocab_size=0 must be positive.*--vocab-size 4096"),
-        (lambda: plan(4, batch_tokens=0), r"batch_tokens=0 must be positive"),
-        (lambda: plan(4, tokens_per_parameter=0), r"tokens_per_parameter=0 must"),
-        (lambda: plan(4, tokens_per_scaling_parameter=-1), r"tokens_per_scaling_parameter=-1 must"),
-        (lambda: plan(4, chars_per_token=float("nan")), r"chars_per_token=nan must"),
+        (lambda: make_plan(0), r"depth=0 must be positive.*--depth 4"),
+        (lambda: make_plan(-2), r"depth=-2 must"),
+        (lambda: make_plan(4, 0), r"vocab_size=0 must be positive.*--vocab-size 4096"),
+        (lambda: make_plan(4, batch_tokens=0), r"batch_tokens=0 must be positive"),
+        (lambda: make_plan(4, tokens_per_parameter=0), r"tokens_per_parameter=0 must"),
+        (lambda: make_plan(4, tokens_per_scaling_parameter=-1), r"tokens_per_scaling_parameter=-1 must"),
+        (lambda: make_plan(4, chars_per_token=float("nan")), r"chars_per_token=nan must"),
         (lambda: horizon.StageInputs(sft_rows_per_step=0), r"sft_rows_per_step=0 must"),
         (lambda: horizon.rl_steps(10, 16), r"train_problems=10 is fewer than examples_per_step=16.*Take 10"),
     ],
@@ -171,12 +171,12 @@ def test_ledger_skips_broken_lines_and_forgives_missing_keys(tmp_path):
     sft, grpo = speeds.values()
     assert (grpo.parameters, grpo.tokens_per_second) == (917_504, 1_000)  # filled in from the rest
     assert (sft.minutes, sft.tokens, sft.tokens_per_second, sft.depth, sft.parameters) == (None,) * 5
-    assert "unknown: its last run here recorded no time" in minutes_of(render(plan(4, 4_096), speeds))["sft"]
+    assert "unknown: its last run here recorded no time" in minutes_of(render(make_plan(4, 4_096), speeds))["sft"]
 
 
 def test_minutes_need_parameters(tmp_path):
     write_ledger(tmp_path, "a", line("sft", tokens_per_second=100))
-    rows = minutes_of(render(plan(4, 4_096), last_speeds(tmp_path, "here")))
+    rows = minutes_of(render(make_plan(4, 4_096), last_speeds(tmp_path, "here")))
     assert rows["sft"].startswith("unknown: its last run here recorded no parameters")
 
 
@@ -185,7 +185,7 @@ def test_no_runs_at_all(tmp_path):
 
 
 def test_render_says_where_every_number_comes_from():
-    text = render(plan(4, 4_096), {})
+    text = render(make_plan(4, 4_096), {})
     for part in (
         "num_attention_heads: 2 = max(1, (256 + 127) // 128)",
         "5,242,880 = 2 x 4,096 x 256 + 12 x 4 x 256^2",
@@ -198,7 +198,7 @@ def test_render_says_where_every_number_comes_from():
         "Run: nanohf run recipes/demo",
     ):
         assert part in text
-    assert "4 = the first count that divides 320 into an even head size, from 3 = max(" in render(plan(5), {})
+    assert "4 = the first count that divides 320 into an even head size, from 3 = max(" in render(make_plan(5), {})
 
 
 def minutes_of(text):
@@ -210,7 +210,7 @@ def test_minutes_scale_with_parameters(tmp_path):
     d2 = {"depth": 2, "vocab_size": 2_048, "parameters": 917_504, "device": "cpu"}
     pretrain, evaluate = line(tokens_per_second=20_000, **d2), line("evaluate", minutes=7, **d2)
     write_ledger(tmp_path, "a", line("tokenizer", minutes=0.5), pretrain, evaluate)
-    rows = minutes_of(render(plan(4, 4_096), last_speeds(tmp_path, "here")))
+    rows = minutes_of(render(make_plan(4, 4_096), last_speeds(tmp_path, "here")))
     # 5,242,880 / 917,504 = 40 / 7, so 3,500 tokens/s: 104,857,600 / 3,500 / 60 = 499.3 minutes
     assert rows["pretrain"].startswith("499.3 = 104,857,600 tokens")
     rate = "3,500 tokens/s (20,000 x 917,504 / 5,242,880 parameters), scaled from depth 2 (cpu)"
@@ -221,10 +221,10 @@ def test_minutes_scale_with_parameters(tmp_path):
     assert "scaled" not in rows["tokenizer"]
     assert "it has not run on this machine yet" in rows["grpo"]
 
-    same = minutes_of(render(plan(2, 2_048), last_speeds(tmp_path, "here")))["pretrain"]
+    same = minutes_of(render(make_plan(2, 2_048), last_speeds(tmp_path, "here")))["pretrain"]
     assert same.startswith("15.3 = ")  # 560 steps x 32,768 = 18,350,080 tokens / 20,000 / 60
     assert "scaled" not in same
-    other = minutes_of(render(plan(2, 4_096), last_speeds(tmp_path, "here")))["pretrain"]
+    other = minutes_of(render(make_plan(2, 4_096), last_speeds(tmp_path, "here")))["pretrain"]
     assert "scaled from depth 2 with vocabulary 2,048" in other
 
 
@@ -279,7 +279,7 @@ RECIPES = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_by_hand(name):
-    planned = plan(**recipe_plan(f"recipes/{name}"))
+    planned = make_plan(**recipe_plan(f"recipes/{name}"))
     by_hand = dict(RECIPES[name])
     assert planned.parameters.total == by_hand.pop("parameters")
     assert {stage: (planned.stages[stage].steps, planned.stages[stage].tokens) for stage in by_hand} == by_hand

@@ -3,17 +3,23 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from safetensors.torch import load_file
 from small_run import COMMAND, ENVIRONMENT, ROOT
+
+from nanohf.recipe.schemas import PretrainConfig
+from nanohf.stages.pretrain import open_loader
 
 STEPS = 40
 PRETRAIN = f"""
@@ -124,3 +130,20 @@ def test_sigterm_to_the_whole_run_stops_it_behind_a_checkpoint(tmp_path):
     assert "with a checkpoint; the same command resumes" in output
     assert not (tmp_path / "runs/stopped/pretrain").exists()
     assert "report" not in output, "it went no further"
+
+
+def test_the_recipes_split_and_seed_reach_the_text(tmp_path, tokenizer):
+    for split, first in (("books", 0), ("web", 500)):
+        (tmp_path / split).mkdir()
+        lines = (json.dumps({"text": f"Number {i}."}) + "\n" for i in range(first, first + 300))
+        (tmp_path / split / "a.jsonl").write_text("".join(lines))
+
+    def shown(**keys) -> list[str]:
+        config = PretrainConfig(dataset=str(tmp_path), max_length=32, **keys)
+        rows = torch.cat(list(islice(open_loader(config, tokenizer, "train", 2), 20)))
+        return re.findall(r"Number (\d+)", tokenizer.decode(rows.flatten()))
+
+    books, other = shown(split="books", seed=1), shown(split="books", seed=2)
+    assert books == shown(split="books", seed=1) != other
+    assert all(int(number) < 300 for number in books + other)
+    assert any(int(number) >= 500 for number in shown())
