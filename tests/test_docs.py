@@ -52,6 +52,9 @@ IN_DOCS = [command for text in DOCS.values() for command in commands(text)]
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS + IN_DOCS if c not in MADE_BY_MAKE | NEEDS_A_HUB])
 def test_command(finished, command):
+    if "my_texts" in command:
+        (finished[0] / "my_texts").mkdir()
+        (finished[0] / "my_texts/a.jsonl").write_text("".join(f'{{"text": "Story {i}."}}\n' for i in range(2000)))
     if command.startswith("source"):
         pytest.skip("the tests run inside the environment that this command enters")
     execute(command, finished[0], ENVIRONMENT)
@@ -81,12 +84,16 @@ def test_yaml_examples_are_valid(tmp_path, monkeypatch):
             load_recipe("tokenizer", ["--config", "t.yaml", "--vocab_size", "512"])
 
 
-@pytest.mark.parametrize("stage", [name for name in DOCS if name in STAGES])
-def test_keys_in_the_docs_of_a_stage_are_known(stage):
-    for language, block in BLOCK.findall(DOCS[stage]):
-        if language == "yaml":
-            keys = yaml.safe_load(block)
-            assert typed(keys, {}, kinds_of_keys(stage))
+RECIPES = [(name, block) for name, text in DOCS.items() for kind, block in BLOCK.findall(text) if kind == "yaml"]
+
+
+@pytest.mark.parametrize(("page", "recipe"), RECIPES)
+def test_keys_in_the_docs_are_known(page, recipe):
+    keys = yaml.safe_load(recipe)
+    stage = keys.get("stage", page if page in STAGES else "pretrain")
+    if base := keys.pop("base", None):
+        assert (ROOT / "recipes" / base).is_file()
+    assert typed(keys, {}, kinds_of_keys(stage))
 
 
 def test_paths_that_the_docs_name_exist():

@@ -46,7 +46,7 @@ class TextSource:
 class Publish:
     """Whether and where a stage's result is pushed. SFT and GRPO have these two among TRL's own fields."""
 
-    push_to_hub: bool = field(default=False, metadata={"help": "push the result to the Hub"})
+    push_to_hub: bool = field(default=False, metadata={"help": "nanohf run pushes the result to the Hub"})
     hub_model_id: str | None = field(default=None, metadata={"help": "USER/NAME; default: the run's and stage's name"})
     hub_private_repo: bool | None = field(default=None, metadata={"help": "make a new repo private"})
 
