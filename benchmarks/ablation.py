@@ -85,7 +85,7 @@ def run(arm: str, seed: int, args, tokenizer, validation) -> dict:
     curve, started, cpu = {}, time.perf_counter(), time.process_time()
     for step in range(steps):
         for group, lr in zip(groups, base, strict=True):
-            group["lr"] = lr * lr_factor(step, steps, warmdown=warmdown)
+            group["lr"] = lr * lr_factor(step, steps, warmup=0, warmdown=warmdown)
             if "momentum" in group:
                 group["momentum"] = muon_momentum(step)
         for _ in range(passes):

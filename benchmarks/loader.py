@@ -152,7 +152,7 @@ def train(rows: Path, tokenizer, validation: list[torch.Tensor], seed: int) -> d
     bf16 = torch.cpu._is_avx512_bf16_supported()
     for step, ids in enumerate(batches):
         for group, lr in zip(optimizer.param_groups, base, strict=True):
-            group["lr"] = lr * lr_factor(step, len(batches), warmdown=0.2)
+            group["lr"] = lr * lr_factor(step, len(batches), warmup=0, warmdown=0.5)
             if group["kind"] == "muon":
                 group["momentum"] = muon_momentum(step)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
