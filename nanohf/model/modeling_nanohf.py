@@ -299,11 +299,8 @@ class NanoHFModel(NanoHFPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
-        if position_ids is None:
-            past = past_key_values.get_seq_length() if past_key_values is not None else 0
-            position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + past).unsqueeze(0)
-
-        # One mask for each kind of layer, unless the caller has made them, as generate does for a static cache.
+        # One mask for each kind of layer, unless the caller has made them, as generate does for a static cache. Positions
+        # that are not given cannot show packed rows, and a compiler that need not look for them keeps causal attention.
         if not isinstance(masks := attention_mask, dict):
             masks = create_masks_for_generate(
                 config=self.config,
@@ -312,6 +309,9 @@ class NanoHFModel(NanoHFPreTrainedModel):
                 past_key_values=past_key_values,
                 position_ids=position_ids,
             )
+        if position_ids is None:
+            past = past_key_values.get_seq_length() if past_key_values is not None else 0
+            position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + past).unsqueeze(0)
         eps = self.config.rms_norm_eps
         hidden_states = embedded = rms_norm(inputs_embeds, eps)
         position_embeddings = self.rotary_emb(hidden_states, position_ids)
