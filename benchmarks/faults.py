@@ -308,7 +308,7 @@ def plant(first: int, last: int, arguments: list[str]) -> None:
 
     from accelerate import Accelerator
 
-    from nanohf.recipe import loading
+    from nanohf import console
 
     backward, count = Accelerator.backward, 0
 
@@ -320,7 +320,7 @@ def plant(first: int, last: int, arguments: list[str]) -> None:
     Accelerator.backward = broken
     _, module, *rest = arguments
     sys.argv = [module, *rest]
-    loading.run_stage(importlib.import_module(module).main)
+    console.run_as_program(importlib.import_module(module).main)
 
 
 def faults(tried: Faults, only: set[str]) -> list[tuple[str, Callable[[], str]]]:

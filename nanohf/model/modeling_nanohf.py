@@ -299,8 +299,8 @@ class NanoHFModel(NanoHFPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
-        # One mask for each kind of layer, unless the caller has made them, as generate does for a static cache. Positions
-        # that are not given cannot show packed rows, and a compiler that need not look for them keeps causal attention.
+        # One mask for each kind of layer, unless the caller has made them, as generate does for a static cache. Only
+        # positions that are given can tell of packed rows: without them, compiled attention stays causal and maskless.
         if not isinstance(masks := attention_mask, dict):
             masks = create_masks_for_generate(
                 config=self.config,

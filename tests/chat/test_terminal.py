@@ -53,7 +53,10 @@ def test_a_closed_pipe_and_ctrl_c_end_it_quietly(folder):
     assert process.wait(60) == 0
     assert b"Traceback" not in process.stderr.read()
 
-    process = subprocess.Popen([*CHAT, folder, "--max-new-tokens", "8"], **options)
+    def heard() -> None:  # whoever started the tests in the background had it ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen([*CHAT, folder, "--max-new-tokens", "8"], preexec_fn=heard, **options)
     process.stdin.write(b"How many plums?\n")
     process.stdin.flush()
     assert process.stdout.readline()

@@ -17,11 +17,12 @@ FILES = sorted(Path(nanohf.model.__file__).parent.glob("*_nanohf.py"))
 
 
 def run(code: str, *args, tmp_path: Path) -> str:
-    """stdout of a fresh Python whose cache of remote code is empty."""
+    """stdout of a fresh Python without a cache of remote code, with as many threads as here: sums depend on them."""
+    threads = str(torch.get_num_threads())
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, args)],
         cwd=tmp_path,
-        env=os.environ | {"HF_HOME": str(tmp_path / "hf_home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"},
+        env=os.environ | {"HF_HOME": str(tmp_path / "hf_home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": threads},
         capture_output=True,
         text=True,
     )

@@ -1,4 +1,4 @@
-"""What a compiler sees of a training step: attention that is causal by name, without a mask, so that a GPU flashes it."""
+"""What a compiler sees of a training step: attention causal by name, without a mask, as FlashAttention needs it."""
 
 import pytest
 import torch
