@@ -214,9 +214,9 @@ class Faults:
             self.killed_after(self.stage(stage, folder, **begin), folder, stage, 1, environment=environment)
             status, said = self.run(self.stage(stage, folder, **end), environment=environment)
             assert status == 0, said
-            assert re.search(r"written by \d process\(es\), now \d: still \d+ rows a step", said), said
+            assert re.search(r"written by \d process\(es\), now \d: still \d+ rows per step", said), said
             record = read(folder, stage)
-            assert record["num_processes"] == processes, record["num_processes"]
+            assert record["world_size"] == processes, record["world_size"]
             if stage == "pretrain":
                 assert record["tokens"] == expected["tokens"], (record["tokens"], expected["tokens"])
             else:

@@ -28,6 +28,9 @@ def setting(key: str, value: object) -> list[str]:
 TYPED = [
     (setting("pretrain.dpeth", 3), "Did you mean 'depth'?"),
     (setting("pretrian.depth", 3), "Did you mean 'pretrain'?"),
+    (setting("grpo.loss_type", "grop"), "loss_type='grop' must be one of per_word_problem, grpo"),
+    (setting("grpo.scale_rewards", "sum"), "scale_rewards='sum' must be one of group, batch, none"),
+    (setting("sft.packing_strategy", "ffd"), "packing_strategy='ffd' must be one of bfd, bfd_split, wrapped"),
     (setting("grpo.num_generation", 4), "Did you mean 'num_generations'?"),
     (flags("--set", "pretrain.depth"), "STAGE.KEY=VALUE"),
     (flags("--set", "grpo="), "STAGE=RECIPE"),

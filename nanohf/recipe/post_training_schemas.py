@@ -9,7 +9,7 @@ from nanohf.data.chat_source import ChatSource
 from nanohf.errors import RecipeError
 from nanohf.recipe.schemas import RunFolder, missing_trackers, not_words, too_small
 from nanohf.recipe.stage_names import CHAT_STAGES
-from nanohf.recipe.trl_keys import trl_keys
+from nanohf.recipe.trl_keys import CHOICES, trl_keys
 
 RATES = ("lr_scale", "matrix_lr", "embedding_lr", "lm_head_lr")
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
@@ -68,6 +68,9 @@ class PostTrainingConfig(RunFolder):
         errors = missing_trackers(trl.report_to) + too_small(trl, **dict.fromkeys(COUNTS, 1), seed=0, max_grad_norm=0)
         if trl.max_steps < 1 and not trl.num_train_epochs > 0:
             errors.append(f"num_train_epochs={trl.num_train_epochs} must be above 0, or max_steps at least 1")
+        for key, choices in CHOICES[type(trl).__name__.replace("Settings", "Config")].items():
+            if (value := getattr(trl, key)) not in choices:
+                errors.append(f"{key}={value!r} must be one of {', '.join(map(str, choices))}")
         return errors
 
 

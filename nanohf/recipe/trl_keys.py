@@ -12,6 +12,7 @@ from typing import Any
 
 KINDS = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "dict": dict, "null": NoneType}
 FILE = Path(__file__).with_name("trl_keys.json")
+PER_WORD_PROBLEM = "per_word_problem"  # our loss_type: see train.grpo.loss_weights
 
 # Where TRL's defaults would stop a run without a GPU, cost a fifth of its speed, or train on what users say. None is
 # decided by the machine that trains: see `nanohf.train.trl_arguments`.
@@ -25,7 +26,18 @@ SHARED = {
 }
 OUR_DEFAULTS = {
     "SFTConfig": SHARED | {"assistant_only_loss": True},
-    "GRPOConfig": SHARED | {"loss_type": "per_word_problem"},  # nanochat's: see docs/grpo.md
+    "GRPOConfig": SHARED | {"loss_type": PER_WORD_PROBLEM},  # nanochat's: see docs/grpo.md
+}
+
+# Words that TRL reads in the midst of training only, when what ran before would be lost.
+CHOICES = {
+    "SFTConfig": {"loss_type": ("nll", "dft"), "packing_strategy": ("bfd", "bfd_split", "wrapped")},
+    "GRPOConfig": {
+        "loss_type": (PER_WORD_PROBLEM, "grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
+        "importance_sampling_level": ("token", "sequence"),
+        "scale_rewards": ("group", "batch", "none", True, False),
+        "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    },
 }
 
 

@@ -2,12 +2,11 @@
 
 from trl import GRPOTrainer
 
+from nanohf.recipe.trl_keys import PER_WORD_PROBLEM
 from nanohf.train.grpo.loss_weights import word_problem_weights
 from nanohf.train.grpo.word_problem_order import WordProblemOrder
 from nanohf.train.phase_timer import Clock
 from nanohf.train.trainer_guards import GuardedTrainer
-
-PER_WORD_PROBLEM = "per_word_problem"
 
 
 class WordProblemTrainer(GuardedTrainer, GRPOTrainer):
