@@ -24,5 +24,5 @@ def bits_per_byte(model, batches: Iterable[torch.Tensor], bytes_of_token: torch.
         size = bytes_of_token[targets]
         total += torch.stack([(nats * (size > 0)).double().sum(), size.double().sum()])
     model.train(training)
-    nats, size = gather(total.to(model.device, torch.float32)).double().sum(0).tolist()
+    nats, size = gather(total.to(model.device, torch.float32)).cpu().double().sum(0).tolist()
     return nats / math.log(2) / size

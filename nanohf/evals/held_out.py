@@ -29,7 +29,7 @@ class HeldOut:
         figures = []
         for source, rows, size in zip(self.sources, self.rows, self.bytes, strict=True):
             sums = summed_loss(model, rows[share], self.batch_size)
-            nats, tokens = total(sums.to(model.device, torch.float32)).double().tolist()
+            nats, tokens = total(sums.to(model.device, torch.float32)).cpu().double().tolist()
             value = {"metric": "bits per byte", "value": nats / math.log(2) / size} if source.is_document else {}
             figures.append({"source": source.name, "metric": "loss", "value": nats / tokens, "tokens": tokens} | value)
         model.train(training)
