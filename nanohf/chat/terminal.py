@@ -55,7 +55,8 @@ def sessions(source: str, max_new_tokens: int, temperature: float) -> Callable:
 
     disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).to(device)
+    network = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    network.to(device)  # type: ignore[arg-type]  # declared as a function, not a method
     return partial(Session, Engine(network, AutoTokenizer.from_pretrained(source)), max_new_tokens, temperature)
 
 

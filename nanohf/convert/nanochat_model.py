@@ -18,10 +18,13 @@ from transformers import (
     AutoTokenizer,
     NanoChatForCausalLM,
     PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from nanohf.model import NanoHFForCausalLM
+
+Kind = type[PreTrainedModel]
 
 TOLERANCE = 1e-5  # on fp32 logits
 PROBE_TEXT = "Tom has 3 boxes of 12 pens. <|user_start|> 3*12 = 36.\n\tÜber 1,000 naïve 数字 🙂"
@@ -75,11 +78,11 @@ def from_nanochat(source_dir: str | Path, target_dir: str | Path) -> None:
     _convert(source_dir, target_dir, NanoChatForCausalLM, NanoHFForCausalLM)
 
 
-def _convert(source_dir: str | Path, target_dir: str | Path, source_class: type, target_class: type) -> None:
+def _convert(source_dir: str | Path, target_dir: str | Path, source_class: Kind, target_class: Kind) -> None:
     source = Path(source_dir)
     with written(Path(target_dir)) as partial:
         model = _load(source, source_class)
-        converted = target_class._from_config(_map_config(model.config, target_class.config_class), dtype=model.dtype)
+        converted = target_class._from_config(_map_config(model.config, target_class), dtype=model.dtype)
         converted.load_state_dict(model.state_dict())
         converted.generation_config = model.generation_config
         converted.save_pretrained(partial)
@@ -112,7 +115,7 @@ def written(target: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _load(source: Path, model_class: type) -> torch.nn.Module:
+def _load(source: Path, model_class: Kind) -> PreTrainedModel:
     """The model with every weight of the file and no other, in the file's dtype."""
     expected = model_class.config_class.model_type
     if not (source / "config.json").is_file():
@@ -120,15 +123,21 @@ def _load(source: Path, model_class: type) -> torch.nn.Module:
     found = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
     if found != expected:
         raise ValueError(f"{source} holds a model of type {found!r}, not {expected!r}.")
-    model, info = model_class.from_pretrained(source, dtype="auto", output_loading_info=True)
+    loaded: tuple[PreTrainedModel, dict]
+    loaded = model_class.from_pretrained(  # type: ignore[assignment]  # declared as the model alone
+        source, dtype="auto", output_loading_info=True
+    )
+    model, info = loaded
     problems = [f"{kind}: {', '.join(sorted(map(str, keys)))}" for kind, keys in info.items() if keys]
     if problems:
         raise ValueError(f"the weights in {source} are not those of its config: {'; '.join(problems)}.")
     return model.eval()
 
 
-def _map_config(config: PreTrainedConfig, config_class: type) -> PreTrainedConfig:
-    """The same fields in the other class. Raises with all that it cannot express."""
+def _map_config(config: PreTrainedConfig, model_class: Kind) -> PreTrainedConfig:
+    """The same fields in the config of the other class. Raises with all that it cannot express."""
+    config_class = model_class.config_class
+    assert config_class is not None
     problems = []
     if getattr(config, "attention_bias", False):
         problems.append("attention_bias=True (nanohf has no biases)")

@@ -3,6 +3,7 @@
 import pickle
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeGuard, TypeVar
 
 import regex
 from transformers import PreTrainedTokenizerFast
@@ -11,6 +12,8 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 from nanohf.tokenizer.train_bpe import SPECIAL_TOKENS, wrap
 
 PROBE_TEXT = "Tom's 3 boxes of 12 pens,\r\n  <|user_start|> 3*12 = 36.\n\tÜber 1,000 naïve 数字 🙂🙂 aaaaaaaaaaa  \n"
+
+Key = TypeVar("Key", bytes, str)
 
 
 def from_tiktoken(path: str | Path, model_max_length: int = 2048) -> PreTrainedTokenizerFast:
@@ -21,8 +24,13 @@ def from_tiktoken(path: str | Path, model_max_length: int = 2048) -> PreTrainedT
             probe text gets other ids.
     """
     pattern, ranks = _read(Path(path))
-    converter = TikTokenConverter(ranks, pattern, extra_special_tokens=list(SPECIAL_TOKENS))
-    converter.load_tiktoken_bpe = lambda ranks: ranks  # instead of a file's
+
+    class Converter(TikTokenConverter):
+        @staticmethod
+        def load_tiktoken_bpe(tiktoken_url: str) -> dict[bytes, int]:
+            return ranks  # instead of a file's
+
+    converter = Converter(pattern=pattern, extra_special_tokens=list(SPECIAL_TOKENS))
     tokenizer = wrap(converter.converted(), model_max_length)
 
     backend = tokenizer.backend_tokenizer
@@ -89,5 +97,5 @@ def _read(path: Path) -> tuple[str, dict[bytes, int]]:
     return pattern, ranks
 
 
-def _maps(found: object, key_type: type) -> bool:
+def _maps(found: object, key_type: type[Key]) -> TypeGuard[dict[Key, int]]:
     return isinstance(found, dict) and all(type(k) is key_type and type(v) is int for k, v in found.items())

@@ -63,4 +63,5 @@ class ChatSource:
     def name(self) -> str:
         if self.converter == "identity":
             return Path(self.dataset).name
-        return " ".join(filter(None, (self.dataset, self.config or (self.is_document and "documents"), self.split)))
+        config = self.config or ("documents" if self.is_document else None)
+        return " ".join(filter(None, (self.dataset, config, self.split)))

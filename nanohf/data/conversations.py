@@ -247,7 +247,7 @@ def _messages(given: Any) -> list[dict]:
     if not isinstance(given, list):
         raise Malformed("it has no list of messages")
     messages = with_calculator_calls([_message(message) for message in given])
-    spoken = []
+    spoken: list[dict] = []
     for message in messages:
         content = parts(message["content"])
         if message["role"] != "system" or any(p["text"].strip() for p in content) or spoken:
@@ -260,7 +260,7 @@ def _message(given: Any) -> dict:
     if not isinstance(given, dict):
         raise Malformed("a message is missing" if given is None else f"a message is a {type(given).__name__}")
     role = given.get("role", given.get("from"))
-    content = given.get("content", given.get("value"))
+    content: Any = given.get("content", given.get("value"))
     if not isinstance(role, str):
         raise Malformed(f"a message has no role but {', '.join(name for name in given if given[name] is not None)}")
     if role == "function_call":  # as ShareGPT has it

@@ -18,6 +18,7 @@ import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -66,7 +67,7 @@ def _exchange(entry: dict, facts: dict, where: str) -> Exchange:
     )
 
 
-def _texts(texts: str | list[str], facts: dict, where: str) -> list[str]:
+def _texts(texts: Any, facts: dict, where: str) -> list[str]:
     texts = texts if isinstance(texts, list) else [texts]
     for text in texts or [None]:
         if not isinstance(text, str) or not text.strip():

@@ -144,5 +144,5 @@ def repeated(table: Dataset, source: ChatSource, **left_out) -> tuple[Dataset, G
     if not order:
         raise RecipeError(f"source {source.name} gives no row")
     table = table.select(order)
-    sums = {name: int(numpy.sum(table[name][:])) for name in ("tokens", "trained", "cut")}
-    return table.select_columns(list(ROWS)), Given(source.name, len(table), **sums, **left_out)
+    tokens, trained, cut = (int(numpy.sum(table[name][:])) for name in ("tokens", "trained", "cut"))
+    return table.select_columns(list(ROWS)), Given(source.name, len(table), tokens, trained, cut, **left_out)

@@ -29,7 +29,7 @@ CHUNK_CHARACTERS = 400_000
 
 # Where the next chunk begins: `skip` pieces behind the stream's state, at piece `position` of the epoch over all ranks.
 # The other counts are this rank's; `whole`: its tokens of a whole epoch, once it has read one.
-OF_AN_EPOCH = {"position": 0, "skip": 0, "ended": False, "epoch_tokens": 0, "stream": None}
+OF_AN_EPOCH: dict = {"position": 0, "skip": 0, "ended": False, "epoch_tokens": 0, "stream": None}
 BEGINNING = OF_AN_EPOCH | {"epoch": 0, "documents": 0, "empty": 0, "tokens": 0, "bytes": 0, "whole": 0, "read": []}
 
 
@@ -204,7 +204,8 @@ class PackedLoader:
             self._texts = None
         if self._texts is None:
             self._texts = self._open(behind)
-        texts, characters = [], 0
+        texts: list[tuple[str, bool]] = []
+        characters = 0
         while len(texts) < CHUNK and characters < CHUNK_CHARACTERS:
             if (found := next(self._texts, None)) is None:
                 if behind["documents"] + len(texts) == 0:

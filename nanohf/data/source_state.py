@@ -41,8 +41,8 @@ def source_changes(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
         old, new = before[dataset], now[dataset]
         if old == new or not old or not new:
             continue
-        changed = [_change(name, old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys())]
-        changed = [change for change in changed if change]
+        names = sorted(old.keys() | new.keys())
+        changed = [change for name in names if (change := _change(name, old.get(name), new.get(name)))]
         more = f" and {len(changed) - MANY} more" if len(changed) > MANY else ""
         lines.append(f"{dataset}: {', '.join(changed[:MANY])}{more}")
     return lines

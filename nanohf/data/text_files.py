@@ -64,7 +64,7 @@ def find(dataset: str, config: str | None = None, split: str = "train") -> TextF
         raise RecipeError(f"dataset={dataset!r} has no split {split!r} but {have}. Set split to one of these.")
     held_out = next((name for name in ("validation", "test") if name != split and name in found), None)
     unused = [file for label, files in found.items() if label not in (split, held_out) for file in files]
-    return TextFiles(sorted(found[split]), sorted(found.get(held_out, [])), sorted(others + unused))
+    return TextFiles(sorted(found[split]), sorted(found[held_out] if held_out else []), sorted(others + unused))
 
 
 def _found(dataset: str, wanted: str) -> tuple[dict[str, list[Path]], list[Path]]:

@@ -30,6 +30,8 @@ BETWEEN = re.compile(r"[\s,]*")  # the objects of an array
 BOM = codecs.BOM_UTF8
 DAMAGED = (EOFError, zlib.error, pyarrow.ArrowException, OSError)
 
+Readable = BinaryIO | gzip.GzipFile
+
 
 class Chunk(NamedTuple):
     """A part of a file that is read on its own."""
@@ -119,7 +121,7 @@ def place(file: Path, row: Row) -> str:
     return f"line {lines:,}"
 
 
-def opened(file: Path, raw: BinaryIO | None = None) -> BinaryIO:
+def opened(file: Path, raw: BinaryIO | None = None) -> Readable:
     """The file's bytes, uncompressed. raw: the file itself, if it is open already."""
     raw = raw or file.open("rb")
     if file.suffix.lower() == ".gz":
@@ -175,7 +177,7 @@ def _parquet(chunk: Chunk, column: str) -> Iterator[Row]:
                 yield _cell(value, column, number)
 
 
-def _lines(raw: BinaryIO, chunk: Chunk) -> Iterator[tuple[int, bytes]]:
+def _lines(raw: Readable, chunk: Chunk) -> Iterator[tuple[int, bytes]]:
     """The lines that begin in the chunk, and where. What is longer than a megabyte comes in parts."""
     if chunk.start:
         raw.seek(chunk.start - 1)
@@ -188,7 +190,7 @@ def _lines(raw: BinaryIO, chunk: Chunk) -> Iterator[tuple[int, bytes]]:
         at, open_line = at + len(line), not line.endswith(b"\n")
 
 
-def _json_lines(raw: BinaryIO, chunk: Chunk, column: str) -> Iterator[Row]:
+def _json_lines(raw: Readable, chunk: Chunk, column: str) -> Iterator[Row]:
     parts: list[bytes] = []
     begin = 0
     for at, part in chain(_lines(raw, chunk), [(0, b"")]):
@@ -217,7 +219,7 @@ def _is_array(file: Path) -> bool:
         return False  # said when it is read
 
 
-def _array(raw: BinaryIO, column: str) -> Iterator[Row]:
+def _array(raw: Readable, column: str) -> Iterator[Row]:
     """The objects of one JSON array, a megabyte at a time."""
     text = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape")
     decoder, size, number = json.JSONDecoder(), CHUNK_BYTES, 1
@@ -239,7 +241,7 @@ def _array(raw: BinaryIO, column: str) -> Iterator[Row]:
         number, size = number + 1, CHUNK_BYTES
 
 
-def _csv(raw: BinaryIO, column: str) -> Iterator[Row]:
+def _csv(raw: Readable, column: str) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)
     text = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
     head = text.readline()
@@ -267,7 +269,7 @@ def _csv(raw: BinaryIO, column: str) -> Iterator[Row]:
             yield Row("", fault=f"{len(cells)} fields, of which none is {column!r}", where=number)
 
 
-def _text(raw: BinaryIO, chunk: Chunk, limit: int) -> Iterator[Row]:
+def _text(raw: Readable, chunk: Chunk, limit: int) -> Iterator[Row]:
     """The documents between separators, long ones in pieces. What crosses the end of a chunk is cut there."""
     decoder, faults = codecs.getincrementaldecoder("utf-8")(), []
 
@@ -303,9 +305,10 @@ def _split(lines: Iterator[str]) -> Iterator[Iterator[str]]:
             if separator:
                 rest[0] = behind.lstrip("\r\n")
                 return
-            if (line := next(lines, None)) is None:
+            if (following := next(lines, None)) is None:
                 ended = True
                 return
+            line = following
 
     while not ended:
         yield document()

@@ -70,7 +70,9 @@ class LocalText:
 
     def text_bytes(self) -> int:
         """About how many bytes of text there are: by .parquet's own figures, else by the beginning of a file."""
-        sizes, shares, total = Counter(), {}, 0.0
+        sizes: Counter[Path] = Counter()
+        shares: dict[tuple[str | None, str], float] = {}
+        total = 0.0
         for chunk in self.chunks:
             sizes[chunk.file] += chunk.size
         for file, size in sizes.items():
@@ -142,7 +144,9 @@ class TextStream:
     def __init__(self, source: LocalText | HubText, seed: int = 0, part: str | None = None):
         self.source, self.seed, self.part = source, seed, part
         self.below = 0.0 if part is None else _threshold(source)
-        self.epoch, self._start, self._state = 0, {}, {}
+        self.epoch = 0
+        self._start: dict = {}
+        self._state: dict = {}
         self.signature = source.signature()
 
     def set_epoch(self, epoch: int) -> None:

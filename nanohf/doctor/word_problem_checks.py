@@ -19,7 +19,7 @@ def few(stage):
 def reward_tells(tokenizer, rows, sampled: bool) -> Result:
     """The dataset's own answers must earn 1, a wrong number 0."""
     reward, answers = reward_func(tokenizer), rows["answer"]
-    wrong = [f"#### {wrong_number(final_answer(answer))}" for answer in answers]
+    wrong = [f"#### {wrong_number(answer)}" for answer in answers]
     of_right, of_wrong = (
         reward(completion_ids=[tokenizer.encode(t, add_special_tokens=False) for t in texts], answer=answers)
         for texts in (answers, wrong)
@@ -36,7 +36,9 @@ def reward_tells(tokenizer, rows, sampled: bool) -> Result:
     )
 
 
-def wrong_number(right: str) -> str:
+def wrong_number(answer: str) -> str:
+    right = final_answer(answer)
+    assert right is not None  # rows without a number are left out
     return str(int(float(right)) + 1)
 
 

@@ -6,6 +6,7 @@ The same fp32 arithmetic as torch's own, which calls MKL, and on an AMD EPYC wit
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeGuard
 
 import torch
 from torch import nn
@@ -21,15 +22,16 @@ def packed_linears(model: nn.Module, rows: int) -> Iterator[None]:
     """
     packed = [module for module in model.modules() if rows >= MIN_ROWS and _can_be_packed(module)]
     for module in packed:
-        module.forward = partial(_forward, torch.ops.mkldnn._reorder_linear_weight(module.weight), module.bias)
+        weight = torch.ops.mkldnn._reorder_linear_weight(module.weight)
+        vars(module)["forward"] = partial(_forward, weight, module.bias)
     try:
         yield
     finally:
         for module in packed:
-            del module.forward
+            del vars(module)["forward"]
 
 
-def _can_be_packed(module: nn.Module) -> bool:
+def _can_be_packed(module: nn.Module) -> TypeGuard[nn.Linear]:
     return (
         type(module) is nn.Linear
         and type(module.weight) is nn.Parameter

@@ -49,6 +49,8 @@ class SharedPromptLayer(DynamicLayer):
 
     def keep_prompts(self, prompts: list[int], longest: int) -> None:
         """longest: tokens of the longest of them. Padding beyond it goes: where lengths are equal none is masked."""
+        assert self.keys is not None  # the prompts have been read
+        assert self.values is not None
         self.keys, self.values = self.keys[prompts, :, :longest], self.values[prompts, :, :longest]
 
 

@@ -74,10 +74,11 @@ def use_onednn() -> None:
     torch takes oneDNN only if it may round to bf16. Without AMX oneDNN does not: a product of numbers that only fp32
     can hold is tried, and if it comes out rounded, all stays as it was.
     """
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # torch declares its neighbours only
+    matmul.fp32_precision = "bf16"
     x = torch.eye(256) * (1 + 2**-11)
     if not torch.equal(x @ x, torch.eye(256) * (1 + 2**-11) ** 2):
-        torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+        matmul.fp32_precision = "ieee"
 
 
 def compiled(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
@@ -89,7 +90,7 @@ def compiled(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
             f"torch_compile: not on this machine ({str(error).strip().splitlines()[0]}); it trains without"
         )
         return model
-    return torch.compile(model, dynamic=False)
+    return torch.compile(model, dynamic=False)  # type: ignore[return-value]  # a module, declared as a function
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:

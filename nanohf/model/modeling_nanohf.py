@@ -23,6 +23,7 @@ from .configuration_nanohf import SLIDING, NanoHFConfig
 
 VALUE_GATE_CHANNELS = 12  # of the layer's input that decide how much of the value embedding is added
 QUERY_BLOCK = 256
+TAG = "_nanohf_init"  # on a leaf whose first weights differ, see _init_weights
 
 
 def rms_norm(x: torch.Tensor, eps: float) -> torch.Tensor:
@@ -82,8 +83,11 @@ def blocked_attention(module, query, key, value, attention_mask, scaling, **kwar
 class NanoHFRotaryEmbedding(nn.Module):
     """cos and sin of position · inv_freq. The name and `original_inv_freq` make transformers rebuild the buffers."""
 
+    inv_freq: torch.Tensor
+
     def __init__(self, config: NanoHFConfig):
         super().__init__()
+        assert config.rope_parameters is not None  # the config has filled in what was left out, here and below
         self.config = config
         self.rope_type = config.rope_parameters["rope_type"]
         self.max_seq_len_cached = self.original_max_seq_len = config.max_position_embeddings  # for "dynamic"
@@ -103,6 +107,7 @@ class NanoHFRotaryEmbedding(nn.Module):
 
     @staticmethod
     def compute_default_rope_parameters(config: NanoHFConfig, **kwargs) -> tuple[torch.Tensor, float]:
+        assert config.rope_parameters is not None
         channels = torch.arange(0, config.head_dim, 2, dtype=torch.float)
         return 1.0 / config.rope_parameters["rope_theta"] ** (channels / config.head_dim), 1.0
 
@@ -117,6 +122,8 @@ class NanoHFRotaryEmbedding(nn.Module):
 class NanoHFAttention(nn.Module):
     def __init__(self, config: NanoHFConfig, layer_idx: int):
         super().__init__()
+        assert config.num_key_value_heads is not None
+        assert config.layer_types is not None
         self.config = config
         self.layer_idx = layer_idx
         self.head_dim = config.head_dim
@@ -127,14 +134,14 @@ class NanoHFAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * self.head_dim, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * self.head_dim, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * self.head_dim, config.hidden_size, bias=False)
-        self.o_proj._nanohf_init = "zeros"
+        setattr(self.o_proj, TAG, "zeros")
         self.sliding_window = config.sliding_window if config.layer_types[layer_idx] == SLIDING else None
         self.value_embedding = None
         if config.has_value_embedding(layer_idx):
             self.value_embedding = nn.Embedding(config.vocab_size, config.num_key_value_heads * self.head_dim)
-            self.value_embedding._nanohf_init = "value"
+            setattr(self.value_embedding, TAG, "value")
             self.value_gate = nn.Linear(VALUE_GATE_CHANNELS, config.num_key_value_heads, bias=False)
-            self.value_gate._nanohf_init = "gate"
+            setattr(self.value_gate, TAG, "gate")
 
     def forward(
         self,
@@ -169,26 +176,20 @@ class NanoHFAttention(nn.Module):
         if self.training and attention_name == "sdpa" and can_be_blocked(query, key, attention_mask):
             attention = blocked_attention
         output, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=0.0,
-            scaling=self.scaling,
-            sliding_window=self.sliding_window,
-            **kwargs,
-        )
+            self, query, key, value, attention_mask,
+            dropout=0.0, scaling=self.scaling, sliding_window=self.sliding_window, **kwargs,
+        )  # fmt: skip
         return self.o_proj(output.reshape(batch, seq, -1)), weights
 
 
 class NanoHFMLP(nn.Module):
     def __init__(self, config: NanoHFConfig):
         super().__init__()
+        assert config.intermediate_size is not None
         self.act = ACT2FN[config.hidden_act]
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-        self.fc2._nanohf_init = "zeros"
+        setattr(self.fc2, TAG, "zeros")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc2(self.act(self.fc1(x)))
@@ -206,7 +207,7 @@ class NanoHFDecoderLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: torch.Tensor, embedded: torch.Tensor, **kwargs) -> torch.Tensor:
         """hidden_states: the residual; embedded: what the first layer read. Both (batch, seq, hidden_size)."""
-        if self.residual_scale is not None:
+        if self.residual_scale is not None and self.input_scale is not None:
             hidden_states = self.residual_scale * hidden_states + self.input_scale * embedded
         hidden_states = hidden_states + self.self_attn(rms_norm(hidden_states, self.eps), **kwargs)[0]
         return hidden_states + self.mlp(rms_norm(hidden_states, self.eps))
@@ -231,20 +232,20 @@ class NanoHFPreTrainedModel(PreTrainedModel):
         Gates start at about half their range, value embeddings at the size of values, scalars as nanochat's of 2026-07.
         What differs is tagged on the leaf: transformers calls this for modules with parameters of their own only.
         """
-        tag = getattr(module, "_nanohf_init", None)
+        tag = getattr(module, TAG, None)
         if tag == "zeros":
-            init.zeros_(module.weight)
+            init.zeros_(module.get_parameter("weight"))
         elif tag == "gate":
-            init.uniform_(module.weight, 0.0, 0.02)
+            init.uniform_(module.get_parameter("weight"), 0.0, 0.02)
         elif tag == "value":
-            init.normal_(module.weight, mean=0.0, std=self.config.hidden_size**-0.5)
+            init.normal_(module.get_parameter("weight"), mean=0.0, std=self.config.hidden_size**-0.5)
         elif isinstance(module, nn.Linear):
             rows, cols = module.weight.shape
             init.normal_(module.weight, mean=0.0, std=min(1.0, (rows / cols) ** 0.5) / cols**0.5)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, mean=0.0, std=1.0)
         elif isinstance(module, NanoHFDecoderLayer):
-            if module.residual_scale is not None:
+            if module.residual_scale is not None and module.input_scale is not None:
                 height = module.self_attn.layer_idx / max(1, self.config.num_hidden_layers - 1)  # 0 first, 1 last
                 init.constant_(module.residual_scale, 1.15 - 0.10 * height)
                 init.constant_(module.input_scale, 0.20 - 0.15 * height)
@@ -282,7 +283,7 @@ class NanoHFModel(NanoHFPreTrainedModel):
         self,
         input_ids: torch.LongTensor | None = None,  # (batch, seq)
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,  # (batch, seq, hidden_size)
         use_cache: bool | None = None,
@@ -353,7 +354,7 @@ class NanoHFForCausalLM(NanoHFPreTrainedModel, GenerationMixin):
         self.model = NanoHFModel(config)
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.lm_head._nanohf_init = "zeros"
+        setattr(self.lm_head, TAG, "zeros")
         self.post_init()
 
     @can_return_tuple

@@ -179,7 +179,8 @@ def minutes(plan: Plan, stage: Stage, last: Speed | None) -> str:
     """Minutes of a stage from its last run here, taking the time per token as proportional to the parameters."""
     if last is None:
         return "unknown: it has not run on this machine yet. Run: nanohf run recipes/demo"
-    if (last.minutes if stage.tokens is None else last.tokens_per_second) is None:
+    measured = last.minutes if stage.tokens is None else last.tokens_per_second
+    if measured is None:
         return "unknown: its last run here recorded no time. Run: nanohf run recipes/demo"
     total, device = plan.parameters.total, f" ({last.device})" if last.device else ""
     if stage.name == "tokenizer":
@@ -192,10 +193,10 @@ def minutes(plan: Plan, stage: Stage, last: Speed | None) -> str:
     scaled = "" if last.parameters == total else f", scaled from {origin}"
     if stage.tokens is None:
         ratio = f" x {total:,} / {last.parameters:,} parameters" if scaled else ""
-        estimate = last.minutes * total / last.parameters
-        return f"{estimate:,.1f} = {last.minutes:,.1f} of the last run{ratio}{scaled}{device}"
-    rate = last.tokens_per_second * last.parameters / total
-    ratio = f" ({last.tokens_per_second:,.0f} x {last.parameters:,} / {total:,} parameters)" if scaled else ""
+        estimate = measured * total / last.parameters
+        return f"{estimate:,.1f} = {measured:,.1f} of the last run{ratio}{scaled}{device}"
+    rate = measured * last.parameters / total
+    ratio = f" ({measured:,.0f} x {last.parameters:,} / {total:,} parameters)" if scaled else ""
     tokens = f"{stage.tokens:,} tokens ({stage.tokens_from})"
     return f"{stage.tokens / rate / 60:,.1f} = {tokens} / {rate:,.0f} tokens/s{ratio}{scaled}{device}"
 

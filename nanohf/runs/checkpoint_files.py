@@ -67,7 +67,7 @@ def newest_whole(checkpoints: Path) -> Path | None:
     Raises:
         RecipeError: there are checkpoints and all are damaged.
     """
-    damaged = []
+    damaged: list[tuple[Path, str]] = []
     for folder in reversed(numbered(checkpoints)):
         if (found := fault(folder)) is None:
             for bad, why in damaged:

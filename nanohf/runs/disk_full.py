@@ -10,7 +10,7 @@ from nanohf.errors import DiskFullError
 
 NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # safetensors and torch raise exceptions of their own; torch's writer says no more than that it could not write on.
-WORDS = ("No space left on device", "Disk quota exceeded", "File too large")
+WORDS: tuple[str, ...] = ("No space left on device", "Disk quota exceeded", "File too large")
 WORDS += ("PytorchStreamWriter failed writing", "iostream error", "inline_container.cc")
 
 

@@ -53,6 +53,7 @@ def work(recipe: Recipe) -> None:
     train_problems = usable_problems(stage, "train", stage.dataset_rows, model, tokenizer)
     test_problems = usable_problems(stage, "test", stage.eval_problems, model, tokenizer)
     console.progress(f"word problems: {len(train_problems):,} to train on, {len(test_problems):,} held out")
+    assert args.max_completion_length is not None
     cover(model, tokenizer, longest_prompt(tokenizer, train_problems, test_problems) + args.max_completion_length)
 
     trainer = WordProblemTrainer(
@@ -71,7 +72,7 @@ def work(recipe: Recipe) -> None:
     trainer.add_callback(Diagnosis())
     measure = held_out_score(stage, args, engine, test_problems, trainer)
     main_process = trainer.is_world_process_zero()
-    pass_at_k = PassAtK(measure, stage.eval_every, shown, progress, Path(args.output_dir), main_process)
+    pass_at_k = PassAtK(measure, stage.eval_every, shown, progress, trainer.folder, main_process)
     trainer.add_callback(pass_at_k)
 
     pass_at_k.now(0)

@@ -50,7 +50,7 @@ def work(recipe: Recipe) -> None:
     model = with_lora(stage, starting_model(source))
     tokenizer = AutoTokenizer.from_pretrained(source, model_max_length=NO_LIMIT)
     optimizer, schedule = make_optimizer(stage, model)
-    if stage.carry_optimizer:
+    if stage.carry_optimizer and optimizer is not None:
         carry_over(optimizer, model, source)
 
     rows, counts = mixture(tokenizer, stage.mixture, args)
@@ -90,7 +90,7 @@ def work(recipe: Recipe) -> None:
 
         def write(folder: Path) -> None:
             save(trainer, folder)
-            if stage.keep_optimizer:
+            if stage.keep_optimizer and optimizer is not None:
                 save_moments(named_state(optimizer, model), folder)
 
         runs.finish(recipe, figures, write)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = (
     "<|bos|>",
@@ -89,11 +89,11 @@ def capped(texts: Iterable[str], max_chars: int, doc_cap: int = 10_000) -> Itera
             return
 
 
-def token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+def token_bytes(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Raw bytes of each token id, special tokens 0: what bits per byte divides by."""
     special = set(tokenizer.all_special_ids)
     # In the byte-level alphabet one character stands for one byte.
-    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     return [0 if i in special else len(token) for i, token in enumerate(tokens)]
 
 

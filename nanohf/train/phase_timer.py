@@ -1,7 +1,6 @@
 """Where the time of a stage goes: seconds by phase, which add up to the whole."""
 
 import time
-from collections import Counter
 from contextlib import contextmanager
 
 import torch
@@ -17,10 +16,10 @@ class Clock(TrainerCallback):
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = {}
         self.steps = 0  # of this process
         self._phases, self._since = ["other"], time.perf_counter()
-        self._lap = (0, Counter())
+        self._lap: tuple[int, dict[str, float]] = (0, {})
 
     def start(self, phase: str) -> None:
         self._count()
@@ -42,19 +41,22 @@ class Clock(TrainerCallback):
         """Seconds per step of each phase since the last call, as `seconds/PHASE`."""
         self._count()
         (last, before), self._lap = self._lap, (step, self.seconds.copy())
-        return {f"seconds/{name}": (s - before[name]) / max(1, step - last) for name, s in self.seconds.items()}
+        return {
+            f"seconds/{name}": (s - before.get(name, 0.0)) / max(1, step - last) for name, s in self.seconds.items()
+        }
 
     def _count(self) -> None:
         if self.device.type != "cpu":
             torch.accelerator.synchronize()
         now = time.perf_counter()
-        self.seconds[self._phases[-1]] += now - self._since
+        phase = self._phases[-1]
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + (now - self._since)
         self._since = now
 
     def on_train_begin(self, args, state, control, **kwargs):
         """What came before, such as loading, belongs to no step."""
         self._count()
-        del self.seconds["other"]
+        self.seconds.pop("other", None)
         self._lap = (state.global_step, self.seconds.copy())
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):

@@ -14,18 +14,19 @@ from nanohf import console
 from nanohf.data.source_state import source_state
 from nanohf.hardware.device import peak_memory, refuse_fsdp, use_onednn
 from nanohf.optim.groups import build_optimizer
+from nanohf.optim.muon import MuonAdamW
 from nanohf.recipe.post_training_schemas import RATES, PostTrainingConfig
 from nanohf.runs.checkpoint_files import last_good
 from nanohf.train.finite_weights import refuse_nonfinite
 from nanohf.train.progress import Speedometer
 from nanohf.train.resuming import Batch, chosen_checkpoint, warn_of_changed_data
-from nanohf.train.trainer_guards import NOTE, StageState
+from nanohf.train.trainer_guards import NOTE, GuardedTrainer, StageState
 
 TRAINER_STATE = "trainer_state.json"
 SHOWN = ("loss", "reward", "groups/all_wrong", "groups/all_right", "entropy", "mean_token_accuracy")  # in a step's line
 
 
-def make_optimizer(stage: PostTrainingConfig, model) -> tuple[torch.optim.Optimizer | None, None]:
+def make_optimizer(stage: PostTrainingConfig, model) -> tuple[MuonAdamW | None, None]:
     """For a trainer's `optimizers`: ours over the trainable parameters, or none, which leaves it to TRL."""
     if stage.optimizer == "trl":
         return None, None
@@ -58,7 +59,7 @@ def resumed(stage: PostTrainingConfig, args, datasets: list[str]) -> tuple[Path 
     return newest, state
 
 
-def train(trainer: Trainer, newest: Path | None) -> dict:
+def train(trainer: GuardedTrainer, newest: Path | None) -> dict:
     """Runs a guarded trainer to its end, from the checkpoint if there is one.
 
     Returns minutes, tokens and tokens/s of this process's work: a resumed stage counts from where it resumed.
@@ -122,7 +123,7 @@ def keep_logs(trainer: Trainer, folder: Path) -> None:
             callback.logging_dir = str(folder)
 
 
-def figures_of(trainer: Trainer) -> dict:
+def figures_of(trainer: GuardedTrainer) -> dict:
     """Of a stage's record, what every trained model has."""
     config = trainer.model.config
     return {
@@ -135,13 +136,13 @@ def figures_of(trainer: Trainer) -> dict:
     }
 
 
-def save(trainer: Trainer, folder: Path) -> None:
+def save(trainer: GuardedTrainer, folder: Path) -> None:
     """The model, its code, generation config and tokenizer.
 
     Raises:
         RecipeError: a weight is not finite.
     """
-    refuse_nonfinite(trainer.model.named_parameters(), folder.name, last_good(Path(trainer.args.output_dir)))
+    refuse_nonfinite(trainer.model.named_parameters(), folder.name, last_good(trainer.folder))
     model = trainer.accelerator.unwrap_model(trainer.model)
     model.config.use_cache = True  # the trainer turned it off for itself; who generates wants it
     model.save_pretrained(folder)

@@ -19,6 +19,7 @@ from nanohf.data.packing import PackedLoader
 from nanohf.errors import RecipeError
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim.schedule import lr_factor, muon_momentum
+from nanohf.recipe.schemas import PretrainConfig
 from nanohf.runs.checkpoint_files import last_good
 from nanohf.train.pretrain_checkpoints import load_checkpoint, save_checkpoint
 from nanohf.train.pretrain_horizon import Horizon
@@ -26,7 +27,7 @@ from nanohf.train.progress import Speedometer
 from nanohf.train.resuming import chosen_checkpoint
 
 
-def build_model(config, tokenizer) -> NanoHFForCausalLM:
+def build_model(config: PretrainConfig, tokenizer) -> NanoHFForCausalLM:
     """The recipe's model with its first random weights."""
     chosen = {"num_attention_heads": config.num_attention_heads} if config.num_attention_heads else {}
     return NanoHFForCausalLM(
@@ -49,7 +50,7 @@ def pretrain(
     optimizer: torch.optim.Optimizer,
     loader: PackedLoader,
     horizon: Horizon,
-    config,
+    config: PretrainConfig,
     checkpoints: Path,
     measure: Callable[[int], dict],
     peak_rate: float | None = None,
@@ -115,7 +116,7 @@ class Pretraining:
     optimizer: torch.optim.Optimizer
     loader: PackedLoader
     horizon: Horizon
-    config: object
+    config: PretrainConfig
     checkpoints: Path
     measure: Callable[[int], dict]
     base_lrs: list[float]
@@ -175,7 +176,8 @@ class Pretraining:
         number = self.position.step
         epochs = self.loader.epochs() or 0.0
         past_one = {"epoch": epochs} if epochs > 1 else {}
-        speed = self.speed.step(number, self.horizon.batch_tokens, loss=step.loss, lr_factor=self.factor, **past_one)
+        shown = {"loss": step.loss, "lr_factor": self.factor} | past_one
+        speed = self.speed.step(number, self.horizon.batch_tokens, force=False, **shown)
         values = {"loss": step.loss, "grad_norm": step.norm, "lr_factor": self.factor}
         self.accelerator.log(values | speed, step=number)
 

@@ -29,9 +29,9 @@ class Speedometer:
         rate = (self.tokens - self._counted) / (now - self._started)
         left = self.seconds / (step - self.first_step) * (self.steps - step)
         shown = " | ".join(f"{name} {value:.4g}" for name, value in values.items())
-        speed = {"tokens_per_second": rate} | ({"mfu": self.mfu(rate)} if self.peak_rate else {})
-        mfu = f" | MFU {self.mfu(rate):.1%}" if self.peak_rate else ""
-        console.progress(f"step {step:,}/{self.steps:,} | {shown} | {rate:,.0f} tokens/s{mfu} | {clock(left)} left")
+        speed = {"tokens_per_second": rate} | ({} if (mfu := self.mfu(rate)) is None else {"mfu": mfu})
+        share = "" if mfu is None else f" | MFU {mfu:.1%}"
+        console.progress(f"step {step:,}/{self.steps:,} | {shown} | {rate:,.0f} tokens/s{share} | {clock(left)} left")
         self._started, self._counted = now, self.tokens
         return speed
 

@@ -64,16 +64,17 @@ def chosen_checkpoint(checkpoints: Path) -> Path | None:
     Raises:
         RecipeError: there are checkpoints and all are damaged.
     """
-    found = [None, None]
+    newest: Path | None = None
+    errors: list[str] = []
     if console.is_first():
         try:
-            found[0] = newest_whole(checkpoints)
+            newest = newest_whole(checkpoints)
         except RecipeError as error:
-            found[1] = error.messages
-    broadcast_object_list(found)
-    if found[1]:
-        raise RecipeError(found[1])
-    return found[0]
+            errors = error.messages
+    newest, errors = broadcast_object_list([newest, errors])
+    if errors:
+        raise RecipeError(errors)
+    return newest
 
 
 def warn_of_changed_data(before: dict, now: dict) -> None:

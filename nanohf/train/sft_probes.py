@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
+from transformers import PreTrainedModel
 from trl import SFTTrainer
 
 from nanohf.data.mixture import conversation_rows
@@ -14,13 +15,20 @@ from nanohf.data.mixture import conversation_rows
 LOUD = 20.0  # largest logit of a probe: large enough that a cap which is missing shows
 
 
-def chat_trainer(model, tokenizer, args, conversations: Dataset, folder: str) -> SFTTrainer:
+class Probed(SFTTrainer):
+    """TRL's trainer with what it always has here."""
+
+    model: PreTrainedModel
+    train_dataset: Dataset
+
+
+def chat_trainer(model, tokenizer, args, conversations: Dataset, folder: str) -> Probed:
     """The trainer of the sft stage on a few conversations, which writes nothing but into `folder`."""
     args = copy.copy(args)
     rows, _ = conversation_rows(tokenizer, conversations, args)
     args.assistant_only_loss = False  # the rows bring their labels
     args.output_dir, args.report_to, args.eval_strategy, args.save_strategy = folder, [], "no", "no"
-    return SFTTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
+    return Probed(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
 
 
 @dataclass(frozen=True)
@@ -42,13 +50,13 @@ class Leak:
     moved: float = 0.0
 
 
-def trained_shares(trainer: SFTTrainer) -> tuple[int, int]:
+def trained_shares(trainer: Probed) -> tuple[int, int]:
     """Tokens that the trainer's labels train on, and all tokens."""
     labels = trainer.train_dataset["labels"]
     return sum(label != -100 for row in labels for label in row), sum(map(len, labels))
 
 
-def loss_of_both(trainer: SFTTrainer, rows: int = 2) -> Loss:
+def loss_of_both(trainer: Probed, rows: int = 2) -> Loss:
     """The trainer's loss of one batch, which never sees the model's logits, and the loss of the model's own logits."""
     batch = collate(trainer, [trainer.train_dataset[i] for i in range(min(rows, len(trainer.train_dataset)))])
     with loud(trainer.model, batch), torch.no_grad():
@@ -58,7 +66,7 @@ def loss_of_both(trainer: SFTTrainer, rows: int = 2) -> Loss:
     return Loss(computed, own.item())
 
 
-def leak(trainer: SFTTrainer) -> Leak:
+def leak(trainer: Probed) -> Leak:
     """Changes the first whole document of a packed row and looks at the logits of the next one.
 
     Documents begin with BOS, whatever the packing; position_ids and masks come from the trainer's own collator.
@@ -80,7 +88,7 @@ def leak(trainer: SFTTrainer) -> Leak:
     return Leak(len(starts), end - second, ((after - before).abs().max() / before.abs().max().clamp(min=1e-6)).item())
 
 
-def loss_of_row(trainer: SFTTrainer, ids: list[int], labels: list[int]) -> tuple[float, float]:
+def loss_of_row(trainer: Probed, ids: list[int], labels: list[int]) -> tuple[float, float]:
     """The trainer's loss of one row alone, and its gradient's norm."""
     batch = collate(trainer, [{"input_ids": ids, "labels": labels}])
     trainer.model.zero_grad()
@@ -91,7 +99,7 @@ def loss_of_row(trainer: SFTTrainer, ids: list[int], labels: list[int]) -> tuple
     return loss.item(), torch.stack(norms).norm().item()
 
 
-def collate(trainer: SFTTrainer, rows: list[dict]) -> dict:
+def collate(trainer: Probed, rows: list[dict]) -> dict:
     return trainer._prepare_inputs(trainer.data_collator(rows))
 
 

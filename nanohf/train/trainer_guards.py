@@ -8,8 +8,10 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+from transformers import PreTrainedModel
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
@@ -18,6 +20,11 @@ from nanohf.errors import RecipeError
 from nanohf.runs.checkpoint_files import last_good, put_in_place
 from nanohf.runs.stage_record import write_json
 from nanohf.train.finite_weights import refuse_nonfinite
+
+if TYPE_CHECKING:
+    from transformers import Trainer as Base
+else:
+    Base = object
 
 NOTE = "stage_state.json"  # in a checkpoint: what of this stage the Trainer does not keep
 
@@ -34,11 +41,14 @@ class StageState:
     generation_rows: int = 0  # of grpo: completions of one generation, over all processes
 
 
-class GuardedTrainer:
+class GuardedTrainer(Base):
     """Stands before a Trainer among a class's bases."""
 
+    model: PreTrainedModel
     failed_in_a_row = 0
-    _losses = _logged_before = _partial = None
+    _losses: torch.Tensor | None = None  # of the step's micro-batches so far
+    _logged_before: torch.Tensor  # _tr_loss before the step
+    _partial: str | None = None
 
     def __init__(self, *, args, stage_state: StageState | None = None, **kwargs):
         args.logging_nan_inf_filter = False  # it would log a broken step as an average one
@@ -47,13 +57,14 @@ class GuardedTrainer:
 
     def training_step(self, *args, **kwargs):
         if self._losses is None:
-            self._losses, self._logged_before = 0.0, self._tr_loss.clone()
+            self._logged_before = self._tr_loss.clone()
         loss = super().training_step(*args, **kwargs)
-        self._losses = self._losses + loss
+        self._losses = loss if self._losses is None else self._losses + loss
         return loss
 
     def _get_grad_norm(self, model, grad_norm=None):
         """Called once per step, between its last backward and the optimizer."""
+        assert self._losses is not None
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         mine = torch.stack([self._losses, torch.as_tensor(norm).to(self._losses)])
         loss, norm_everywhere = self.accelerator.reduce(mine, "mean").tolist()
@@ -79,9 +90,15 @@ class GuardedTrainer:
             raise RecipeError(
                 f"max_nonfinite_steps={most} steps in a row had no finite loss and gradient, at step {step:,} loss "
                 f"{loss} and gradient norm {norm}. The last good checkpoint is "
-                f"{last_good(Path(self.args.output_dir))}; lower learning rates need a fresh start: "
+                f"{last_good(self.folder)}; lower learning rates need a fresh start: "
                 "--from with this stage"
             )
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoints are."""
+        assert self.args.output_dir is not None
+        return Path(self.args.output_dir)
 
     def _get_output_dir(self, trial):
         return self._partial or super()._get_output_dir(trial)
@@ -90,11 +107,11 @@ class GuardedTrainer:
         """None while steps fail."""
         if self.failed_in_a_row:
             return
-        folder = Path(self.args.output_dir)
+        folder = self.folder
         final = folder / f"checkpoint-{self.state.global_step}"
         refuse_nonfinite(self.model.named_parameters(), str(final), last_good(folder))
-        self._partial = str(folder / ".partial")
-        partial = Path(self._partial) / final.name
+        partial = folder / ".partial" / final.name
+        self._partial = str(partial.parent)
         try:
             if self.args.should_save:
                 shutil.rmtree(self._partial, ignore_errors=True)

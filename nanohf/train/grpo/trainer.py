@@ -19,6 +19,8 @@ class WordProblemTrainer(GuardedTrainer, GRPOTrainer):
     padding, advantages, clipping, logs, checkpoints.
     """
 
+    num_generations: int
+
     def __init__(self, *, args, train_dataset, skip_settled: float = 0.0, **kwargs):
         micro_batches = args.steps_per_generation * args.num_iterations  # that one generation serves
         self.order = WordProblemOrder(
