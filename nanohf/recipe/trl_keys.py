@@ -30,7 +30,7 @@ OUR_DEFAULTS = {
 }
 
 # Words that TRL reads in the midst of training only, when what ran before would be lost.
-CHOICES = {
+CHOICES: dict[str, dict[str, tuple[str | bool, ...]]] = {
     "SFTConfig": {"loss_type": ("nll", "dft"), "packing_strategy": ("bfd", "bfd_split", "wrapped")},
     "GRPOConfig": {
         "loss_type": (PER_WORD_PROBLEM, "grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"),

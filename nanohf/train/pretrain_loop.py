@@ -149,13 +149,13 @@ class Pretraining:
         self.factor = self.follow_schedule(self.position.step)
         minutes = self.config.save_minutes
 
-        def wishes() -> tuple[bool, bool]:
+        def requests() -> tuple[bool, bool]:
             return asked.is_set(), minutes > 0 and time.monotonic() - self.saved > 60 * minutes
 
         try:
             step = train_step(
                 self.accelerator, self.model, self.optimizer, self.loader, self.horizon.accumulation,
-                self.config.max_grad_norm, wishes,
+                self.config.max_grad_norm, requests,
             )  # fmt: skip
         except ConnectionError as error:
             raise RecipeError(f"{error}: the same command resumes from {last_good(self.checkpoints)}") from error
@@ -238,11 +238,11 @@ class Pretraining:
 
 
 def train_step(
-    accelerator, model, optimizer, loader, accumulation: int, max_grad_norm: float, wishes: Callable = tuple
+    accelerator, model, optimizer, loader, accumulation: int, max_grad_norm: float, requests: Callable = tuple
 ) -> Step:
     """One update over `accumulation` micro-batches; gradients meet between processes in the last one only.
 
-    Not applied where loss or gradient is not finite. wishes(): whether this process is told to stop, and whether it
+    Not applied where loss or gradient is not finite. requests(): whether this process is told to stop, and whether it
     has the time for a checkpoint.
     """
     total = torch.zeros((), device=accelerator.device)
@@ -254,9 +254,9 @@ def train_step(
         total += loss.detach()
     norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # under FSDP2
-    mine = torch.stack([total, norm.to(total), *torch.tensor(wishes()).to(total)])
-    loss, norm, *wished = accelerator.reduce(mine, "mean").tolist()
-    step = Step(loss, norm, *map(bool, wished))
+    mine = torch.stack([total, norm.to(total), *torch.tensor(requests()).to(total)])
+    loss, norm, *requested = accelerator.reduce(mine, "mean").tolist()
+    step = Step(loss, norm, *map(bool, requested))
     if step.finite:
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
