@@ -25,7 +25,7 @@ from nanohf.runs.checkpoint_files import newest_whole
 from nanohf.scaling.flops import flops_per_token
 from nanohf.tokenizer.train_bpe import encode_documents
 from nanohf.train.pretrain_horizon import Horizon
-from nanohf.train.pretrain_loop import pretrain, train_step
+from nanohf.train.pretrain_loop import build_model, no_wrapped_forward, pretrain, train_step
 
 CPU = "cpu"
 
@@ -312,3 +312,17 @@ def test_products_of_fp32_stay_fp32(monkeypatch, rounds):
         assert (a @ b - (a.double() @ b.double())).abs().max() < 1e-4  # rounded to bf16 it would be 0.1
     finally:
         settings.fp32_precision = before
+
+
+def test_logits_are_not_copied_to_fp32(tokenizer):
+    """Under bf16 the loss alone is fp32; accelerate's own wrapper would copy the largest tensor there is."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(mixed_precision="bf16", cpu=True)
+    model = build_model(PretrainConfig(depth=1, num_attention_heads=2), tokenizer)
+    with no_wrapped_forward(accelerator):
+        model = accelerator.prepare(model)
+    ids = torch.randint(len(tokenizer), (2, 16))
+    with accelerator.autocast():
+        output = model(input_ids=ids, labels=ids)
+    assert (output.logits.dtype, output.loss.dtype) == (torch.bfloat16, torch.float32)
+    AcceleratorState._reset_state(reset_partial_state=True)
