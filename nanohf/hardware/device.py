@@ -81,6 +81,18 @@ def use_onednn() -> None:
         matmul.fp32_precision = "ieee"
 
 
+def require_all_processes(found: int) -> None:
+    """
+    Raises:
+        RecipeError: accelerate has fewer processes than were launched: each would train alone, in the same folder.
+    """
+    if found != (launched := int(os.environ.get("WORLD_SIZE", found))):
+        raise RecipeError(
+            f"{launched} processes were launched, and each is alone: this machine has no GPU for them. Use "
+            "accelerate_configs/cpu.yaml, or set ACCELERATE_USE_CPU=true to have them share the CPU."
+        )
+
+
 def compiled(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """torch.compile, or the model as it is where the machine has no compiler for the device it is going to run on."""
     try:

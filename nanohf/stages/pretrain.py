@@ -26,6 +26,7 @@ from nanohf.hardware.device import (
     device_type,
     peak_flops,
     peak_memory,
+    require_all_processes,
     use_onednn,
 )
 from nanohf.optim.groups import build_optimizer
@@ -54,8 +55,8 @@ def main(argv: list[str]) -> None:
 
 def work(recipe: Recipe) -> None:
     config = recipe.settings
-    checkpoints = runs.claim(recipe)
     accelerator = open_accelerator(recipe)
+    checkpoints = runs.claim(recipe)
 
     tokenizer = AutoTokenizer.from_pretrained(runs.resolve(config.run_dir, config.tokenizer))
     tokenizer.model_max_length = config.max_length
@@ -110,6 +111,7 @@ def open_accelerator(recipe: Recipe) -> Accelerator:
         log_with=None if config.report_to == "none" else config.report_to,
         project_config=ProjectConfiguration(logging_dir=str(recipe.run_dir / "logs/pretrain")),  # of TensorBoard
     )
+    require_all_processes(accelerator.num_processes)
     use_onednn()
     check_fsdp2(accelerator, config)
     settings = without_credentials(vars(config))

@@ -12,7 +12,7 @@ import torch
 from trl import GRPOConfig, SFTConfig
 
 from nanohf.errors import RecipeError
-from nanohf.hardware.device import device_type, multiplies_bf16
+from nanohf.hardware.device import device_type, multiplies_bf16, require_all_processes
 from nanohf.recipe.loading import Recipe
 from nanohf.recipe.trl_keys import FILE, KINDS
 from nanohf.recipe.values import kinds_of
@@ -34,9 +34,11 @@ def training_arguments(recipe: Recipe, output_dir: str) -> SFTConfig | GRPOConfi
         settings["use_cpu"] = not torch.cuda.is_available()
     settings |= {"output_dir": output_dir, "push_to_hub": False}
     try:
-        return CONFIGS[recipe.trl_config or ""](**settings)
+        args = CONFIGS[recipe.trl_config or ""](**settings)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{recipe.path}: {error}") from error
+    require_all_processes(args.world_size)
+    return args
 
 
 def check_vllm(recipe: Recipe) -> None:

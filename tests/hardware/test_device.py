@@ -6,7 +6,8 @@ import sys
 import pytest
 
 HOLDS_400_MB_FOR_A_MOMENT = """
-from nanohf.hardware.device import peak_memory
+from nanohf.errors import RecipeError
+from nanohf.hardware.device import peak_memory, require_all_processes
 import numpy
 before = peak_memory("cpu")
 numpy.ones(50_000_000)
@@ -21,3 +22,11 @@ def test_peak_memory_counts_what_was_freed_again_and_nothing_of_the_parent():
     before, after = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert before < len(held_here) / 2
     assert 390e6 < after - before < 450e6
+
+
+def test_processes_that_do_not_find_each_other_are_refused(monkeypatch):
+    require_all_processes(1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    require_all_processes(2)
+    with pytest.raises(RecipeError, match=r"2 processes were launched, and each is alone.*ACCELERATE_USE_CPU=true"):
+        require_all_processes(1)
