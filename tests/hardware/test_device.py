@@ -1,13 +1,15 @@
-"""What a stage's process held at most."""
+"""What a stage's process held at most, and whether it has found the others."""
 
 import subprocess
 import sys
 
 import pytest
 
-HOLDS_400_MB_FOR_A_MOMENT = """
 from nanohf.errors import RecipeError
-from nanohf.hardware.device import peak_memory, require_all_processes
+from nanohf.hardware.device import require_all_processes
+
+HOLDS_400_MB_FOR_A_MOMENT = """
+from nanohf.hardware.device import peak_memory
 import numpy
 before = peak_memory("cpu")
 numpy.ones(50_000_000)
