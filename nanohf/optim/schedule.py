@@ -1,4 +1,7 @@
-"""Learning rate and momentum over the run, as factors of a step. Pure functions: resuming needs no state of theirs."""
+"""Pretraining's learning rate and Muon's momentum by the step. Pure functions: resuming needs no state of theirs.
+
+Midtraining, SFT and GRPO have TRL's `lr_scheduler_type`.
+"""
 
 
 def lr_factor(step: int, steps: int, warmup: int, warmdown: float) -> float:

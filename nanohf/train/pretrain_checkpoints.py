@@ -1,4 +1,8 @@
-"""Pretraining's checkpoints: checkpoints/pretrain/step-N, whose weights have no compiler's or DDP's names."""
+"""Pretraining's checkpoints: checkpoints/pretrain/step-N, whose weights have no compiler's or DDP's names.
+
+model.safetensors, optimizer.bin and random states as accelerate saves them; loader-RANK.json, the place in the text;
+progress.json, `pretrain_loop.Position` and the horizon; complete.json, the seal of `runs.checkpoint_files`.
+"""
 
 import json
 import shutil
