@@ -32,11 +32,11 @@ class StepBatch:
 
     def _refusal(self, micro_batch_rows: int, processes: int) -> str:
         at_once = micro_batch_rows * processes * self.tokens_per_row
-        rows = f"{micro_batch_rows:,} rows"
+        rows = f"{micro_batch_rows:,} row{'s' if micro_batch_rows > 1 else ''}"
         rows += f" x {self.tokens_per_row:,} tokens" if self.tokens_per_row > 1 else ""
         rows += f" x {processes:,} processes" if processes > 1 else ""
         rows += f" = {at_once:,}" if rows.count(" x ") else ""
-        made_of = f" x {self.completions:,} completions = {self.value * self.completions:,}"
+        made_of = f" x num_generations={self.completions:,} = {self.value * self.completions:,} rows"
         batch = f"{self.key}={self.value:,}{made_of if self.completions > 1 else ''}"
         fitting = [f"{value:,}" for value in self._nearest(at_once)]
         if smaller := self._smaller_micro_batch(micro_batch_rows, processes):

@@ -29,8 +29,8 @@ PAIRS = [(a, b) for a in range(5) for b in range(4)]
 RECIPE = {
     "dataset_config": None,
     "num_generations": 4,
+    "problems_per_step": 4,
     "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 2,
     "max_completion_length": 6,
     "top_k": 50,
     "beta": 0.0,
