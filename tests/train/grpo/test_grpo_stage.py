@@ -172,6 +172,9 @@ def test_two_processes_share_pass_at_k_and_get_the_same(guesser, whole, tmp_path
     assert [result["step"] for result in record["pass_at_k"]] == [0, 4]
     assert output.count("step 0 |") == 1
     assert len(record["rewards"]) == 4
+    rights = [reward * 16 for _, reward in record["rewards"]]  # 4 word problems x 4 completions per step, as with one
+    assert rights == pytest.approx([round(right) for right in rights], abs=1e-4)
+    assert any(round(right) % 2 for right in rights), "8 completions would explain these rewards too"
 
 
 @pytest.mark.slow
