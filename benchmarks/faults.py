@@ -33,14 +33,14 @@ STAGES = ("tokenizer", "pretrain", "midtrain", "sft", "grpo")
 TRAINED = STAGES[1:]
 SETTINGS = SMALL | {
     "pretrain.per_device_train_batch_size": 8,
-    "midtrain.gradient_accumulation_steps": 2,
-    "sft.gradient_accumulation_steps": 2,
+    "midtrain.batch_tokens": 2048,
+    "sft.batch_tokens": 2048,
     "sft.max_steps": 12,
     "grpo.max_steps": 6,
     "grpo.save_steps": 1,
     "grpo.num_generations": 4,
     "grpo.per_device_train_batch_size": 8,
-    "grpo.gradient_accumulation_steps": 2,
+    "grpo.problems_per_step": 4,
     "grpo.max_completion_length": 16,
     "grpo.eval_every": 100,
 }

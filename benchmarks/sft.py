@@ -2,7 +2,7 @@
 
     python benchmarks/sft.py [--depth 4] [--vocab-size 4096] [--seq 1024] [--rounds 5] [--threads 2]
 
-    one row a pass     packing: true, per_device_train_batch_size: 1, gradient_accumulation_steps: 8
+    one row a pass     packing: true, per_device_train_batch_size: 1, batch_tokens: 8 x max_length
     packed, batch 8    packing: true, per_device_train_batch_size: 8: TRL lays the eight rows end to end as one
     padded, batch 8    packing: false, per_device_train_batch_size: 8
 

@@ -17,8 +17,10 @@ from nanohf.recipe.loading import Recipe
 from nanohf.recipe.recipe_folder import find_recipe_folder, load_all, run_folder, shipped, stage_arguments
 from nanohf.recipe.source_errors import check_sources
 from nanohf.recipe.stage_names import CHAT_STAGES, STAGES, stages_between
+from nanohf.recipe.yaml_file import read_mapping
 from nanohf.report.run_report import write_report
 from nanohf.runs import run_folder as runs
+from nanohf.runs.checkpoint_files import numbered
 from nanohf.runs.disk_full import disk_full_said
 from nanohf.runs.lock import run_lock
 
@@ -52,7 +54,9 @@ def run(
 def work(recipes: dict[str, Recipe], arguments: dict[str, list[str]], launcher: list[str], first: str | None) -> int:
     """The stages, in a folder that is ours alone."""
     stages, run_dir = list(recipes), next(iter(recipes.values())).run_dir
-    check(recipes, [stage for stage in stages if first or not runs.is_done(run_dir, stage)])
+    todo = [stage for stage in stages if first or not runs.is_done(run_dir, stage)]
+    check_batches(recipes, todo, launched_by(launcher))
+    check(recipes, todo)
 
     for stage in STAGES[STAGES.index(first) :] if first else ():
         if old := runs.set_aside(run_dir, stage):
@@ -87,6 +91,27 @@ def check(recipes: dict[str, Recipe], todo: list[str]) -> None:
 
         check_arguments(with_trl)
     check_resources(recipes, todo)
+
+
+def check_batches(recipes: dict[str, Recipe], todo: list[str], processes: int) -> None:
+    """Refuses batches that the processes cannot share. A stage that was interrupted has its checkpoint's batch.
+
+    The batch that pretraining takes from its horizon is looked at once there is a tokenizer.
+    """
+    errors = []
+    for stage in todo:
+        recipe = recipes[stage]
+        if numbered(runs.checkpoints(recipe.run_dir, stage)):
+            continue
+        try:
+            if recipe.trl:
+                recipe.step_batch.accumulation(recipe.trl.per_device_train_batch_size, processes)
+            elif stage == "pretrain" and recipe.settings.batch_tokens:
+                recipe.settings.accumulation(recipe.settings.batch_tokens, processes)
+        except RecipeError as error:
+            errors += [f"{recipe.path}: {message}" for message in error.messages]
+    if errors:
+        raise RecipeError(errors)
 
 
 def check_carried(recipes: dict[str, Recipe], todo: list[str]) -> None:
@@ -133,6 +158,14 @@ def launch_command(path: str | None) -> list[str]:
     name = "ddp" if gpus > 1 else "single_gpu" if gpus else "cpu"
     processes = ["--num_processes", str(gpus)] if gpus > 1 else []
     return [*launcher, str(shipped("accelerate_configs") / f"{name}.yaml"), *processes]
+
+
+def launched_by(launcher: list[str]) -> int:
+    """The number of processes that a launch command starts."""
+    if "--num_processes" in launcher:
+        return int(launcher[launcher.index("--num_processes") + 1])
+    config = read_mapping(Path(launcher[launcher.index("--config_file") + 1]))
+    return int(config.get("num_processes") or 1)
 
 
 # Two libraries' habits that cost a busy CPU most of its speed (benchmarks/RESULTS.md). glibc gives large buffers back

@@ -13,7 +13,7 @@ from nanohf.cli import main
 
 SECONDS = 10
 CHAT = "{dataset: builtin, config: problems, rows: 5, converter: gsm8k}"
-SFT = f"stage: sft\nmixture: [{CHAT}]\neval_mixture: [{CHAT}]\n"
+SFT = f"stage: sft\nmixture: [{CHAT}]\neval_mixture: [{CHAT}]\nconversations_per_step: 8\n"
 
 
 def flags(*options: str) -> list[str]:
@@ -98,7 +98,7 @@ TYPED = [
     (setting("midtrain.packing", "perhaps"), "must be true or false"),
     (setting("midtrain.lr_scheduler_type", "steep"), "steep"),
     # GRPO's
-    (setting("grpo.num_generations", 5), "divisible"),
+    (setting("grpo.num_generations", 5), "not a multiple of 64 rows"),
     (setting("grpo.top_k", -1), "top_k=-1 must be at least 0"),
     (setting("grpo.top_p", 0.9), "temperature and top_k only"),
     (setting("grpo.eval_every", 0), "at least 1"),
@@ -144,7 +144,7 @@ def rows(*table: dict, **source: object) -> Callable[[Path], None]:
         lines = [json.dumps(row) for row in table]
         (folder / "mine/train.jsonl").write_text("\n".join(lines) + "\n")
         entry = json.dumps({"dataset": "./mine"} | source)
-        (folder / "recipe/sft.yaml").write_text(f"stage: sft\nmixture: [{entry}]\neval_mixture: [{CHAT}]\n")
+        (folder / "recipe/sft.yaml").write_text(SFT.replace(CHAT, entry, 1))
 
     return make
 

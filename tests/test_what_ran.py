@@ -18,7 +18,7 @@ eval_mixture: [{dataset: builtin, config: conversations, split: test, rows: 10, 
 max_length: 128
 max_steps: 2
 per_device_train_batch_size: 1
-gradient_accumulation_steps: 1
+conversations_per_step: 1
 """
 RECIPES = {
     "tokenizer": "dataset: builtin\nvocab_size: 320\nmax_chars: 20000\n",

@@ -79,7 +79,7 @@ def memory_enough(stage: str, recipe: Recipe, size: Size, too_much: float = 1.0)
         f"about {gigabytes(need)} of {gigabytes(free)} free: weights, gradients and optimizer "
         f"{gigabytes(size.bytes.total)}, {rows} rows x {length} tokens {gigabytes(need - size.bytes.total)}"
     )
-    fix = "lower per_device_train_batch_size and raise the accumulation"
+    fix = "lower per_device_train_batch_size; a step stays as large"
     if need > too_much * free:
         return Result("fail", stage, "memory", figure, f"more than there is; {fix}")
     if need > 0.8 * free:

@@ -6,7 +6,7 @@ import resource
 from pathlib import Path
 
 import torch
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import get_int_from_env, parse_flag_from_env
 
 from nanohf import console
 from nanohf.errors import RecipeError
@@ -79,6 +79,11 @@ def use_onednn() -> None:
     x = torch.eye(256) * (1 + 2**-11)
     if not torch.equal(x @ x, torch.eye(256) * (1 + 2**-11) ** 2):
         matmul.fp32_precision = "ieee"
+
+
+def launched_processes() -> int:
+    """How many share the work, before accelerate has looked; it reads the same names."""
+    return get_int_from_env(["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"], 1)
 
 
 def require_all_processes(found: int) -> None:

@@ -30,7 +30,7 @@ def recipe_plan(recipe_dir: str) -> dict:
         "micro_batch_tokens": pretrain.per_device_train_batch_size * pretrain.max_length,
         "vocab_size": tokenizer.vocab_size,
         "stages": tuple(stage for stage, _ in found),
-        "assumed": ("one process", *(line for _, assumed in found for line in assumed)),
+        "assumed": tuple(line for _, assumed in found for line in assumed),
     }
 
 
@@ -39,8 +39,8 @@ def planned_chat(recipe: Recipe) -> tuple[Stage, list[str]]:
     sources = recipe.settings.mixture
     parts = [Part(source.name, source.rows, source.epochs, source.share or 0.0) for source in sources]
     trl = recipe.trl
-    rows = trl.per_device_train_batch_size * trl.gradient_accumulation_steps
-    length = trl.max_length if trl.packing else None
+    batch = recipe.step_batch
+    rows, length = batch.value // batch.tokens_per_row, trl.max_length if trl.packing else None
     return chat_stage(recipe.stage, parts, rows, length, trl.num_train_epochs, trl.max_steps)
 
 
@@ -50,7 +50,7 @@ def planned_word_problems(recipe: Recipe) -> tuple[Stage, list[str]]:
     name = " ".join(filter(None, (settings.dataset, settings.dataset_config, "train")))
     return problem_stage(
         Part(name, settings.dataset_rows),
-        trl.per_device_train_batch_size * trl.gradient_accumulation_steps // trl.num_generations,
+        settings.problems_per_step,
         trl.num_generations,
         trl.max_completion_length,
         trl.num_train_epochs,

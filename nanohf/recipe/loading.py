@@ -19,6 +19,7 @@ from nanohf.recipe.stage_names import CHAT_STAGES, require_stage
 from nanohf.recipe.trl_keys import trl_keys, trl_settings
 from nanohf.recipe.values import WrongValue, from_command_line, from_yaml, kinds_of, suggestion
 from nanohf.recipe.yaml_file import read_mapping
+from nanohf.scaling.step_batch import StepBatch
 
 # A stage's own keys, and whose keys of TRL's it takes besides.
 SCHEMAS: dict[str, tuple[type, str | None]] = {
@@ -34,6 +35,7 @@ NOT_MUONS = {"learning_rate", "optim", "weight_decay", "adam_beta1", "adam_beta2
 NOT_MUONS |= {"optim_args", "optim_target_modules"}
 NOT_OURS = {"output_dir", "resume_from_checkpoint"}
 MIXTURES = ("mixture", "eval_mixture")
+PER_PROCESS = ("gradient_accumulation_steps", "steps_per_generation")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class Recipe:
     def trl_config(self) -> str | None:
         """Whose keys `trl` holds: SFTConfig or GRPOConfig."""
         return SCHEMAS[self.stage][1]
+
+    @property
+    def step_batch(self) -> StepBatch:
+        """Of midtrain, sft and grpo: what one step reads, over all processes."""
+        return self.settings.step_batch(self.trl)
 
     @property
     def run_dir(self) -> Path:
@@ -177,7 +184,9 @@ def typed(written: dict, overrides: dict[str, list[str]], kinds: dict[str, tuple
 
 def key_errors(given: dict[str, Any], known: Collection[str]) -> list[str]:
     """Keys that no stage has, and those that the stage or its optimizer would not use."""
-    errors = [f"unknown key {key!r}.{suggestion(key, known)}" for key in given if key not in known]
+    errors = per_process_errors(given, known)
+    unknown = [key for key in given if key not in known and not (errors and key in PER_PROCESS)]
+    errors += [f"unknown key {key!r}.{suggestion(key, known)}" for key in unknown]
     if "output_dir" in known and (unused := sorted(NOT_OURS & given.keys())):
         errors.append(f"{', '.join(unused)}: leave it out, a stage writes run_dir/STAGE and resumes by itself")
     muon = "optimizer" in known and given.get("optimizer", "muon") in ("muon", ["muon"])
@@ -186,6 +195,27 @@ def key_errors(given: dict[str, Any], known: Collection[str]) -> list[str]:
         errors.append(f"optimizer: muon does not use {', '.join(unused)} but {rates}")
     if "mixture" in known and (unused := sorted(NOT_MIXTURES & given.keys())):
         errors.append(f"{', '.join(unused)}: leave it out, the model's own chat template says what is trained")
+    return errors
+
+
+def per_process_errors(given: dict[str, Any], known: Collection[str]) -> list[str]:
+    """Keys that would mean something else with another number of processes, and what to write instead."""
+    instead = {
+        "mixture": "batch_tokens (with packing: rows of a step x max_length) or conversations_per_step (without)",
+        "problems_per_step": "problems_per_step, the word problems of a step",
+        "warmdown_ratio": "batch_tokens, the tokens of a step",
+    }
+    errors, batch = [], next((said for key, said in instead.items() if key in known), None)
+    if "gradient_accumulation_steps" in given and batch:
+        errors.append(
+            "gradient_accumulation_steps: leave it out, it follows from the number of processes and "
+            f"per_device_train_batch_size. Write the batch of all processes: {batch}"
+        )
+    if "steps_per_generation" in given and "problems_per_step" in known:
+        errors.append(
+            "steps_per_generation: leave it out, it follows from the number of processes. Write generation_batch_size, "
+            "the completions of one generation on all processes (default: those of a step)"
+        )
     return errors
 
 

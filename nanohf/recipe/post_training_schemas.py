@@ -10,10 +10,11 @@ from nanohf.errors import RecipeError
 from nanohf.recipe.schemas import RunFolder, missing_trackers, not_words, too_small
 from nanohf.recipe.stage_names import CHAT_STAGES
 from nanohf.recipe.trl_keys import CHOICES, trl_keys
+from nanohf.scaling.step_batch import StepBatch
 
 RATES = ("lr_scale", "matrix_lr", "embedding_lr", "lm_head_lr")
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
-COUNTS = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")  # of TRL's
+COUNTS = ("per_device_train_batch_size", "per_device_eval_batch_size")  # of TRL's
 # Of GRPOConfig, what only transformers' generate or vLLM would use.
 NOT_THE_ENGINES = (
     "top_p", "min_p", "repetition_penalty", "generation_kwargs", "chat_template_kwargs", "cache_implementation",
@@ -63,6 +64,18 @@ class PostTrainingConfig(RunFolder):
             if (value := getattr(self, name)) != defaults[name]
         ]
 
+    def step_batch(self, trl: Any) -> StepBatch:
+        """What one step reads, over all processes."""
+        raise NotImplementedError
+
+    def batch_errors(self, trl: Any) -> list[str]:
+        """Not even one process can take the batch in micro-batches of the recipe's size."""
+        try:
+            self.step_batch(trl).accumulation(trl.per_device_train_batch_size)
+        except RecipeError as error:
+            return error.messages
+        return []
+
     def errors_with(self, trl: Any) -> list[str]:
         """What does not fit together with the recipe's TRL keys."""
         errors = missing_trackers(trl.report_to) + too_small(trl, **dict.fromkeys(COUNTS, 1), seed=0, max_grad_norm=0)
@@ -80,6 +93,12 @@ class ChatConfig(PostTrainingConfig):
 
     stage: str = field(default="sft", metadata={"help": "midtrain or sft: the folder the result goes to"})
     mixture: list[ChatSource] = field(default_factory=list, metadata={"help": "sources: see data.chat_source"})
+    batch_tokens: int | None = field(
+        default=None, metadata={"help": "with packing: rows of a step, over all processes, x max_length"}
+    )
+    conversations_per_step: int | None = field(
+        default=None, metadata={"help": "without packing: conversations, or rows of documents, over all processes"}
+    )
     eval_mixture: list[ChatSource] = field(
         default_factory=list, metadata={"help": "the same, measured before and after"}
     )
@@ -104,7 +123,26 @@ class ChatConfig(PostTrainingConfig):
             raise RecipeError(errors)
 
     def errors_with(self, trl: Any) -> list[str]:
-        return super().errors_with(trl) + too_small(trl, max_length=2)
+        errors = super().errors_with(trl) + too_small(trl, max_length=2)
+        errors += too_small(self, batch_tokens=1, conversations_per_step=1)
+        wanted, unused, example = (
+            ("batch_tokens", "conversations_per_step", "rows x max_length, such as 16 x 1,024 = 16,384")
+            if trl.packing
+            else ("conversations_per_step", "batch_tokens", "conversations of a step, such as nanochat's 32")
+        )
+        packing = f"packing: {'true' if trl.packing else 'false'}"
+        if (value := getattr(self, unused)) is not None:
+            errors.append(f"{unused}={value:,} does nothing with {packing}; leave it out, or set it to null")
+        if getattr(self, wanted) is None:
+            errors.append(f"{wanted} is missing. With {packing} it is the batch of all processes: {example}")
+        if trl.packing and trl.max_length is None:
+            errors.append("max_length=null: packed rows need a length, such as 1024")
+        return errors or self.batch_errors(trl)
+
+    def step_batch(self, trl: Any) -> StepBatch:
+        if trl.packing:
+            return StepBatch("batch_tokens", self.batch_tokens or 0, tokens_per_row=trl.max_length)
+        return StepBatch("conversations_per_step", self.conversations_per_step or 0)
 
     def document_errors(self) -> list[str]:
         errors = []
@@ -119,10 +157,10 @@ class ChatConfig(PostTrainingConfig):
         return errors
 
 
-def save_steps_errors(trl: Any) -> list[str]:
-    """A checkpoint in the midst of what one generation serves could not be continued from."""
-    generation = (trl.steps_per_generation or trl.gradient_accumulation_steps) * trl.num_iterations  # micro-batches
-    steps = generation // gcd(generation, trl.gradient_accumulation_steps)
+def save_steps_errors(trl: Any, step: int) -> list[str]:
+    """A checkpoint in the midst of what one generation serves could not be continued from. step: its completions."""
+    generation = (trl.generation_batch_size or step) * trl.num_iterations
+    steps = generation // gcd(generation, step)
     if trl.save_steps % steps == 0:
         return []
     return [
@@ -138,6 +176,9 @@ class WordProblemConfig(PostTrainingConfig):
     dataset: str = field(default="builtin", metadata={"help": "word problems: builtin, a folder or a Hub id"})
     dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
     dataset_rows: int | None = field(default=None, metadata={"help": "only the first so many"})
+    problems_per_step: int = field(
+        default=16, metadata={"help": "word problems of a step, num_generations completions each, over all processes"}
+    )
     eval_problems: int = field(default=400, metadata={"help": "test word problems for pass@k"})
     eval_generations: int = field(default=8, metadata={"help": "samples per word problem for pass@k, k up to this"})
     eval_every: int = field(default=60, metadata={"help": "pass@k every so many steps, before and after besides"})
@@ -147,7 +188,7 @@ class WordProblemConfig(PostTrainingConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        errors = too_small(self, eval_problems=1, eval_generations=1, eval_every=1)
+        errors = too_small(self, problems_per_step=1, eval_problems=1, eval_generations=1, eval_every=1)
         if not 0 <= self.skip_settled < 1:
             errors.append(f"skip_settled={self.skip_settled} must be from 0 to below 1")
         if errors:
@@ -155,11 +196,12 @@ class WordProblemConfig(PostTrainingConfig):
 
     def errors_with(self, trl: Any) -> list[str]:
         errors = super().errors_with(trl)
-        errors += too_small(trl, num_generations=2, num_iterations=1, steps_per_generation=1, max_completion_length=1)
+        errors += too_small(trl, num_generations=2, num_iterations=1, generation_batch_size=1, max_completion_length=1)
         errors += too_small(trl, top_k=0, beta=0)
         if not trl.temperature > 0:
             errors.append(f"temperature={trl.temperature} must be above 0: groups need different answers")
-        errors += [] if errors else save_steps_errors(trl)
+        errors += [] if errors else save_steps_errors(trl, self.problems_per_step * trl.num_generations)
+        errors += [] if errors else self.batch_errors(trl)
         if self.skip_settled and trl.dataloader_num_workers:
             errors.append(
                 f"dataloader_num_workers={trl.dataloader_num_workers} draws word problems before the rewards are "
@@ -171,3 +213,6 @@ class WordProblemConfig(PostTrainingConfig):
         if trl.use_vllm and find_spec("vllm") is None:
             errors.append("use_vllm needs vLLM and a CUDA GPU: pip install 'trl[vllm]', or leave use_vllm out")
         return errors
+
+    def step_batch(self, trl: Any) -> StepBatch:
+        return StepBatch("problems_per_step", self.problems_per_step, completions=trl.num_generations)

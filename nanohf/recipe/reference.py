@@ -17,6 +17,11 @@ One YAML file per stage; a folder of them is what `nanohf run` takes. Unknown ke
 keys of another recipe, found from the recipe's own folder, but for those that are given. On the command line a key is
 `--set STAGE.KEY=VALUE`, or `--KEY VALUE` where the stage is launched by itself.
 
+A batch is that of all processes, so that a recipe means the same on 1 and on 8 GPUs: `batch_tokens`,
+`conversations_per_step`, `problems_per_step`. Each process reads it in micro-batches of `per_device_train_batch_size`
+rows; how many of them make a step follows. If the processes cannot share a batch evenly, the stage is refused with the
+nearest that they can.
+
 This page is made from the schemas (`python -m nanohf.recipe.reference`).
 """
 

@@ -11,6 +11,7 @@ from nanohf.errors import RecipeError
 from nanohf.recipe.stage_names import MODEL_STAGES
 from nanohf.scaling.horizon import TOKENS_PER_PARAMETER
 from nanohf.scaling.parameters import PRESETS
+from nanohf.scaling.step_batch import StepBatch
 
 TRACKERS = ("trackio", "tensorboard", "wandb", "mlflow")  # each the name of its package
 
@@ -151,15 +152,19 @@ class PretrainConfig(Publish, TextSource, RunFolder):
         if self.report_to not in ("none", "trackio", "tensorboard", "wandb"):
             errors.append(f"report_to={self.report_to!r} must be none, trackio, tensorboard or wandb")
         errors += missing_trackers(self.report_to)
-        micro_batch = self.per_device_train_batch_size * self.max_length
-        if not errors and self.batch_tokens and self.batch_tokens % micro_batch:
-            errors.append(
-                f"batch_tokens={self.batch_tokens:,} is not a multiple of {self.per_device_train_batch_size} rows x "
-                f"{self.max_length} tokens = {micro_batch:,}. Try "
-                f"{max(1, round(self.batch_tokens / micro_batch)) * micro_batch:,}."
-            )
         if errors:
             raise RecipeError(errors)
+        if self.batch_tokens:
+            self.accumulation(self.batch_tokens)
+
+    def accumulation(self, batch_tokens: int, processes: int = 1) -> int:
+        """Micro-batches of a step on each process.
+
+        Raises:
+            RecipeError: the processes cannot share the batch evenly.
+        """
+        batch = StepBatch("batch_tokens", batch_tokens, tokens_per_row=self.max_length)
+        return batch.accumulation(self.per_device_train_batch_size, processes)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def pretraining(
     """Pretraining from the model's size; whatever is given counts instead of its rule.
 
     tokens_per_scaling_parameter: the horizon by block matrices and lm_head alone; nanochat's of 2026-07 is 12.
-    micro_batch_tokens: the tokens of one micro-batch on all processes, of which the rule's batch is made a multiple.
+    micro_batch_tokens: of one process; the rule's batch is made a multiple of it, whatever the number of processes.
     """
     if tokens_per_scaling_parameter is None:
         require_positive("tokens_per_parameter", tokens_per_parameter, "Chinchilla's ratio is 20.")

@@ -33,7 +33,7 @@ class Part:
 def chat_stage(
     name: str, parts: list[Part], rows_per_step: int, max_length: int | None, epochs: float = 1.0, max_steps: int = -1
 ) -> tuple[Stage, list[str]]:
-    """Midtraining or SFT of one process, and what was assumed. max_length: of packed rows; None: not packed."""
+    """Midtraining or SFT, and what was assumed. max_length: of packed rows; None: not packed."""
     assumed, rows, tokens = [], 0, 0
     share = sum(part.share for part in parts)
     for part in (p for p in parts if not p.share):
@@ -68,7 +68,7 @@ def chat_stage(
 def problem_stage(
     problems: Part, per_step: int, completions: int, length: int, epochs: float = 1.0, max_steps: int = -1
 ) -> tuple[Stage, list[str]]:
-    """GRPO of one process, and what was assumed. length: the limit of a completion, in tokens."""
+    """GRPO, and what was assumed. length: the limit of a completion, in tokens."""
     count, assumed = ROWS.get(problems.name) if problems.rows is None else problems.rows, []
     if max_steps > 0:
         steps, steps_from = max_steps, "max_steps"

@@ -16,7 +16,7 @@ from nanohf.hardware.device import peak_memory, refuse_fsdp, use_onednn
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.muon import MuonAdamW
 from nanohf.recipe.post_training_schemas import RATES, PostTrainingConfig
-from nanohf.runs.checkpoint_files import last_good
+from nanohf.runs.checkpoint_files import last_good, numbered
 from nanohf.train.finite_weights import refuse_nonfinite
 from nanohf.train.progress import Speedometer
 from nanohf.train.resuming import Batch, chosen_checkpoint, warn_of_changed_data
@@ -57,6 +57,21 @@ def resumed(stage: PostTrainingConfig, args, datasets: list[str]) -> tuple[Path 
         args.generation_batch_size = state.generation_rows
         args.steps_per_generation = state.generation_rows // (batch.rows * batch.processes)
     return newest, state
+
+
+def kept_batch(checkpoints: Path, processes: int) -> Batch | None:
+    """The batch of an interrupted stage, as these processes share it; None where there is no checkpoint.
+
+    Raises:
+        RecipeError: they cannot share it evenly.
+    """
+    for folder in reversed(numbered(checkpoints)):
+        try:
+            written = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # damaged: an older one has as large a batch
+        return Batch(**written["batch"]).on(processes, written["generation_rows"])
+    return None
 
 
 def train(trainer: GuardedTrainer, newest: Path | None) -> dict:

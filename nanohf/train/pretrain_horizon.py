@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 from nanohf import console
-from nanohf.errors import RecipeError
 from nanohf.scaling import parameters as counts
 from nanohf.scaling.horizon import pretraining
 from nanohf.train.resuming import Batch
@@ -28,25 +27,21 @@ class Horizon:
 def derive_horizon(config, vocab_size: int, num_processes: int) -> Horizon:
     """Steps, batch, accumulation and the learning rates' factor from the recipe, printed with their inputs.
 
+    All but the accumulation are the same with any number of processes.
+
     Raises:
-        RecipeError: batch_tokens is not a multiple of what the processes read in one pass.
+        RecipeError: batch_tokens is not a multiple of what the processes read in one micro-batch.
     """
     size = counts.parameters(config.depth, vocab_size, config.preset, config.num_attention_heads)
     keys = ("tokens_per_parameter", "tokens_per_scaling_parameter", "batch_tokens", "max_steps", "lr_scale")
     rows = config.per_device_train_batch_size
-    micro_batch = rows * config.max_length * num_processes
-    plan = pretraining(size, micro_batch_tokens=micro_batch, **{key: getattr(config, key) for key in keys})
-    accumulation = plan.batch_tokens // micro_batch
-    if plan.batch_tokens % micro_batch:
-        fits = max(1, round(plan.batch_tokens / micro_batch)) * micro_batch
-        raise RecipeError(
-            f"batch_tokens={plan.batch_tokens:,} is not a multiple of {rows} rows x {config.max_length} tokens x "
-            f"{num_processes} process(es) = {micro_batch:,}. Try {fits:,}."
-        )
+    given = {key: getattr(config, key) for key in keys}
+    plan = pretraining(size, micro_batch_tokens=rows * config.max_length, **given)
     console.progress(f"horizon: {plan.tokens:,} tokens = {plan.tokens_from}")
     console.progress(f"a step: {plan.batch_tokens:,} tokens = {plan.batch_from}")
+    accumulation = config.accumulation(plan.batch_tokens, num_processes)
     console.progress(
-        f"  = {rows} rows x {config.max_length} tokens x {num_processes} process(es) x {accumulation} pass(es)"
+        f"  = {rows} rows x {config.max_length} tokens x {num_processes} process(es) x {accumulation} micro-batch(es)"
     )
     console.progress(f"steps: {plan.steps:,} = {plan.tokens:,} tokens // {plan.batch_tokens:,} per step")
     console.progress(f"learning rates: x {plan.lr_scale:.3g} = {plan.lr_from}")

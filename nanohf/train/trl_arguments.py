@@ -7,15 +7,18 @@ import json
 import typing
 from dataclasses import MISSING, asdict, fields
 from enum import Enum
+from pathlib import Path
 
 import torch
 from trl import GRPOConfig, SFTConfig
 
 from nanohf.errors import RecipeError
-from nanohf.hardware.device import device_type, multiplies_bf16, require_all_processes
+from nanohf.hardware.device import device_type, launched_processes, multiplies_bf16, require_all_processes
 from nanohf.recipe.loading import Recipe
 from nanohf.recipe.trl_keys import FILE, KINDS
 from nanohf.recipe.values import kinds_of
+from nanohf.train.post_training import kept_batch
+from nanohf.train.resuming import Batch
 
 CONFIGS = {"SFTConfig": SFTConfig, "GRPOConfig": GRPOConfig}
 
@@ -23,11 +26,17 @@ CONFIGS = {"SFTConfig": SFTConfig, "GRPOConfig": GRPOConfig}
 def training_arguments(recipe: Recipe, output_dir: str) -> SFTConfig | GRPOConfig:
     """TRL's config for a stage. Pushing is off: a finished stage is pushed once, with its card, by nanohf.hub.
 
+    The accumulation is what gives a step the recipe's batch, or the batch of the checkpoints in output_dir, with the
+    processes there are.
+
     Raises:
-        RecipeError: TRL refuses a value, or a combination of them; vLLM without a GPU.
+        RecipeError: TRL refuses a value, or a combination of them; vLLM without a GPU; the processes cannot share the
+            batch evenly.
     """
     check_vllm(recipe)
+    batch = shared_batch(recipe, Path(output_dir), launched_processes())
     settings = asdict(recipe.trl)
+    settings |= {"per_device_train_batch_size": batch.rows, "gradient_accumulation_steps": batch.accumulation}
     if settings["bf16"] is None:
         settings["bf16"] = bool(multiplies_bf16(device_type()))
     if settings["use_cpu"] is None:
@@ -39,6 +48,20 @@ def training_arguments(recipe: Recipe, output_dir: str) -> SFTConfig | GRPOConfi
         raise RecipeError(f"{recipe.path}: {error}") from error
     require_all_processes(args.world_size)
     return args
+
+
+def shared_batch(recipe: Recipe, checkpoints: Path, processes: int) -> Batch:
+    """
+    Raises:
+        RecipeError: the processes cannot share the batch evenly.
+    """
+    if kept := kept_batch(checkpoints, processes):
+        return kept
+    rows = recipe.trl.per_device_train_batch_size
+    try:
+        return Batch(processes, rows, recipe.step_batch.accumulation(rows, processes))
+    except RecipeError as error:
+        raise RecipeError(f"{recipe.path}: {error}") from error
 
 
 def check_vllm(recipe: Recipe) -> None:

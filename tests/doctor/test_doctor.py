@@ -274,12 +274,20 @@ def test_an_input_model_that_is_not_there(doctor, name, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", ["assistant_only_loss=false", "packing=false", "per_device_train_batch_size=4"])
-def test_other_sound_settings_pass(doctor, setting):
-    status, lines = doctor("--set", f"sft.{setting}")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["assistant_only_loss=false"],
+        ["packing=false", "batch_tokens=null", "conversations_per_step=8"],
+        ["per_device_train_batch_size=4"],
+    ],
+    ids=" ".join,
+)
+def test_other_sound_settings_pass(doctor, settings):
+    status, lines = doctor(*(part for setting in settings for part in ("--set", f"sft.{setting}")))
     assert status == 0
     warned = any(line.startswith("warn  sft: tokens in the loss (100%") for line in lines)
-    assert warned == ("assistant_only_loss" in setting)
+    assert warned == ("assistant_only_loss=false" in settings)
 
 
 @pytest.mark.slow

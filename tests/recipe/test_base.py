@@ -50,7 +50,7 @@ def test_an_identity_file_is_found_from_the_recipe_that_names_it(load, tmp_path)
     source = "{dataset: ../who.yaml, converter: identity, rows: 2}"
     held_out = "eval_mixture: [{dataset: builtin, config: problems, rows: 5, converter: gsm8k}]\n"
     load.write("base/who.yaml", IDENTITY)
-    load.write("base/recipes/sft.yaml", f"stage: sft\nmixture: [{source}]\n{held_out}")
+    load.write("base/recipes/sft.yaml", f"stage: sft\nmixture: [{source}]\n{held_out}conversations_per_step: 8\n")
     load.write("mine/recipes/sft.yaml", "base: ../../base/recipes/sft.yaml\nmax_steps: 3\n")
     (found,) = load("mine/recipes/sft.yaml", stage="sft").settings.mixture
     assert found.dataset == str(tmp_path / "base/who.yaml")

@@ -65,6 +65,7 @@ SFT = """
 stage: sft
 mixture: [{dataset: builtin, config: problems, rows: 5, converter: gsm8k}]
 eval_mixture: [{dataset: builtin, config: problems, rows: 7, converter: gsm8k}]
+conversations_per_step: 8
 """
 
 
@@ -98,7 +99,13 @@ def workspace(tmp_path, monkeypatch):
         (["--set", "pretrain.dataset=./empty"], ["./empty", "no data files"]),
         (["--set", "pretrain.dataset=./blank"], ["./blank", "text"]),
         (["--set", "pretrain.depth"], ["STAGE.KEY=VALUE"]),
-        (["--set", "grpo.num_generations=5"], ["num_generations", "divisible"]),
+        (
+            ["--set", "grpo.num_generations=5"],
+            ["num_generations=5 = 80 rows", "Try 64, or per_device_train_batch_size=40"],
+        ),
+        (["--set", "sft.gradient_accumulation_steps=4"], ["leave it out", "Write the batch", "batch_tokens"]),
+        (["--set", "grpo.gradient_accumulation_steps=4"], ["leave it out", "Write the batch", "problems_per_step"]),
+        (["--set", "sft.packing=false"], ["batch_tokens=8,192 does nothing", "conversations_per_step is missing"]),
         (["--accelerate-config", "nope.yaml"], ["nope.yaml"]),
         (["--name", "../elsewhere"], ["../elsewhere", "plain name"]),
         (["--set", "evaluate.tasks=nanohf_gms8k"], ["nanohf_gms8k", "nanohf_gsm8k"]),
@@ -163,6 +170,16 @@ def test_a_broken_recipe_file(workspace, capsys, change, says):
     change(workspace / "recipe")
     assert main(["run", "recipe"]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_what_the_launched_processes_cannot_share_is_said_before_any_work(workspace, capsys):
+    (workspace / "eight.yaml").write_text("num_processes: 8\n")
+    assert main(["run", "recipe", "--accelerate-config", "eight.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert "pretrain.yaml: batch_tokens=8,192 is not a multiple of 16 rows x 256 tokens x 8 processes = 32,768" in error
+    assert "grpo.yaml: problems_per_step=16 x num_generations=16 = 256 rows is not a multiple of 64 rows" in error
+    assert "sft.yaml" not in error
+    assert not (workspace / "runs").exists()
 
 
 @pytest.mark.parametrize("path", ["recipez", "my/recpies/d4", "recipes/d5"])

@@ -171,7 +171,7 @@ def test_a_line_of_a_mixture_has_kinds_too(tmp_path, source, says):
         ("evaluate", ["--seed", "-1"], "seed=-1 must be at least 0"),
         ("pretrain", ["--seed", "-1"], "seed=-1 must be at least 0"),
         ("grpo", ["--seed", "-1"], "seed=-1 must be at least 0"),
-        ("grpo", ["--gradient_accumulation_steps", "0"], "gradient_accumulation_steps=0 must be at least 1"),
+        ("grpo", ["--problems_per_step", "0"], "problems_per_step=0 must be at least 1"),
         ("grpo", ["--num_generations", "0"], "num_generations=0 must be at least 2"),
         ("grpo", ["--num_iterations", "0"], "num_iterations=0 must be at least 1"),
         ("grpo", ["--temperature", "0"], "temperature=0 must be above 0"),
@@ -184,17 +184,19 @@ def test_values_that_would_end_a_stage_later_with_a_traceback(tmp_path, stage, a
 
 
 @pytest.mark.parametrize(
-    ("accumulation", "generation", "save_steps", "says"),
+    ("generation", "save_steps", "says"),
     [
-        (8, 8, 25, None),
-        (8, 4, 25, None),  # two generations within a step
-        (8, 16, 25, "must be a multiple of 2, .* Try 24"),
-        (8, 12, 25, "must be a multiple of 3, .* Try 24"),  # three steps are two generations
-        (8, 12, 24, None),
+        ("null", 25, None),
+        ("64", 25, None),
+        ("32", 25, None),  # two generations within a step
+        ("128", 25, "must be a multiple of 2, .* Try 24"),
+        ("96", 25, "must be a multiple of 3, .* Try 24"),  # three steps are two generations
+        ("96", 24, None),
     ],
 )
-def test_grpo_saves_only_where_a_generation_ends(tmp_path, accumulation, generation, save_steps, says):
-    argv = ["--gradient_accumulation_steps", str(accumulation), "--steps_per_generation", str(generation)]
+def test_grpo_saves_only_where_a_generation_ends(tmp_path, generation, save_steps, says):
+    """Of 64 completions per step."""
+    argv = ["--problems_per_step", "16", "--num_generations", "4", "--generation_batch_size", generation]
     argv += ["--config", str(tmp_path / "grpo.yaml"), "--save_steps", str(save_steps)]
     (tmp_path / "grpo.yaml").write_text("")
     if says is None:
@@ -205,7 +207,9 @@ def test_grpo_saves_only_where_a_generation_ends(tmp_path, accumulation, generat
 
 
 def test_an_access_token_is_not_recorded_and_other_tokens_are(tmp_path):
-    (tmp_path / "sft.yaml").write_text(f"mixture: [{SOURCE}]\neval_mixture: [{SOURCE}]\npad_token: <|pad|>\n")
+    (tmp_path / "sft.yaml").write_text(
+        f"mixture: [{SOURCE}]\neval_mixture: [{SOURCE}]\nconversations_per_step: 8\npad_token: <|pad|>\n"
+    )
     recipe = load_recipe("sft", ["--config", str(tmp_path / "sft.yaml"), "--hub_token", "hf_secret"])
     assert recipe.hub_token == "hf_secret"
     assert "hf_secret" not in str(recipe.written)

@@ -129,6 +129,7 @@ mixture: [{row}]
 eval_mixture: [{row}]
 max_length: 256
 packing: true
+batch_tokens: 256
 per_device_train_batch_size: 1
 max_steps: 2
 save_steps: 1

@@ -19,7 +19,7 @@ from nanohf.stages.sft import ChatTrainer
 from nanohf.train.post_training import Progress, make_optimizer, resumed, save, train
 from nanohf.train.trl_arguments import training_arguments
 
-SETTINGS = ["--gradient_accumulation_steps", "2", "--save_steps", "2", "--logging_steps", "1", "--bf16", "false"]
+SETTINGS = ["--batch_tokens", "2048", "--save_steps", "2", "--logging_steps", "1", "--bf16", "false"]
 MICRO_BATCHES = 2
 
 
@@ -158,6 +158,7 @@ def test_with_other_processes_batch_and_steps_are_the_checkpoints(model, tokeniz
     monkeypatch.setattr("nanohf.runs.checkpoint_files.fault", lambda folder: None)
     recipe = load_recipe("sft", ["--config", str(RECIPE), *SETTINGS])
     stage, args = recipe.settings, training_arguments(recipe, str(tmp_path))
+    assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (1, 4)  # the recipe says 2 rows
     monkeypatch.setattr(type(args), "world_size", to)
     resumed(stage, args, [])
     assert args.max_steps == 7
@@ -165,3 +166,6 @@ def test_with_other_processes_batch_and_steps_are_the_checkpoints(model, tokeniz
     monkeypatch.setattr(type(args), "world_size", 3)
     with pytest.raises(RecipeError, match=r"written by 2 process\(es\), and 3 cannot share its 4 rows"):
         resumed(stage, args, [])
+    monkeypatch.setattr("nanohf.train.trl_arguments.launched_processes", lambda: 3)
+    with pytest.raises(RecipeError, match=r"written by 2 process\(es\), and 3 cannot share its 4 rows"):
+        training_arguments(recipe, str(tmp_path))

@@ -109,6 +109,50 @@ def test_two_processes_are_one(runs, single, name, kind):
     assert one["losses"][-1] < 0.7 * one["losses"][0]
 
 
+CHAT = """
+stage: {stage}
+model_name_or_path: {folder}/model
+mixture: [{{dataset: {folder}/talks, converter: messages}}]
+eval_mixture: [{{dataset: {folder}/talks, split: test, converter: messages}}]
+max_length: 64
+max_steps: 4
+logging_steps: 1
+per_device_train_batch_size: 1
+lr_scale: 0.1
+bf16: false
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "batch"), [("midtrain", "packing: true\nbatch_tokens: 128\n"), ("sft", "conversations_per_step: 4\n")]
+)
+def test_two_processes_of_midtrain_and_sft_are_one(folder, stage, batch):
+    """By the recipe alone: the same rows per step, so the same losses. At full rates Muon's bf16 magnifies rounding."""
+    (folder / "chat.yaml").write_text(CHAT.format(stage=stage, folder=folder) + batch)
+    records = {}
+    for processes, config in (("1", "cpu.yaml"), ("2", "ddp.yaml")):
+        command = [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--config_file",
+            ROOT / "accelerate_configs" / config,
+        ]
+        command += ["--num_processes", processes, "--main_process_port", "0", "-m", "nanohf.stages.sft"]
+        command += ["--config", folder / "chat.yaml", "--run_dir", folder / processes]
+        done = subprocess.run(
+            [str(part) for part in command], env=os.environ | ENVIRONMENT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        records[processes] = json.loads((folder / processes / stage / "stage.json").read_text())
+    one, two = records["1"], records["2"]
+    assert (one["world_size"], two["world_size"]) == (1, 2)
+    assert [step for step, _ in two["losses"]] == [1, 2, 3, 4]
+    assert [loss for _, loss in two["losses"]] == pytest.approx([loss for _, loss in one["losses"]], abs=1e-4)
+    assert two["after"] == pytest.approx(one["after"], abs=1e-4)
+
+
 @pytest.mark.slow
 def test_eight_passes_are_one(single):
     assert single(passes=8)["losses"] == pytest.approx(single()["losses"], abs=1e-5, rel=0)

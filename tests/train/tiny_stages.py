@@ -22,6 +22,7 @@ model_name_or_path: {folder}/model
 mixture: [{{dataset: {folder}/talks, converter: messages}}]
 eval_mixture: [{{dataset: {folder}/talks, split: test, converter: messages}}]
 max_length: 64
+conversations_per_step: 1
 per_device_train_batch_size: 1
 max_steps: 3
 bf16: false

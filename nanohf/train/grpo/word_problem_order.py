@@ -41,8 +41,7 @@ class WordProblemOrder(Sampler, TrainerCallback, ExportableState):
         if word_problems < per_generation:
             raise RecipeError(
                 f"{word_problems} word problems are fewer than the {per_generation} of one generation. Give more, or "
-                "take fewer at a time: per_device_train_batch_size x processes x gradient_accumulation_steps / "
-                "num_generations."
+                "lower problems_per_step, and generation_batch_size where it is set."
             )
         self.word_problems, self.per_generation, self.num_generations = word_problems, per_generation, num_generations
         self.repeats, self.seed, self.shuffle = repeats, seed, shuffle

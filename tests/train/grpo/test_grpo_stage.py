@@ -29,8 +29,8 @@ PAIRS = [(a, b) for a in range(5) for b in range(4)]
 RECIPE = {
     "dataset_config": None,
     "num_generations": 4,
+    "problems_per_step": 4,
     "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 2,
     "max_completion_length": 6,
     "top_k": 50,
     "beta": 0.0,
@@ -172,6 +172,9 @@ def test_two_processes_share_pass_at_k_and_get_the_same(guesser, whole, tmp_path
     assert [result["step"] for result in record["pass_at_k"]] == [0, 4]
     assert output.count("step 0 |") == 1
     assert len(record["rewards"]) == 4
+    rights = [reward * 16 for _, reward in record["rewards"]]  # 4 word problems x 4 completions per step, as with one
+    assert rights == pytest.approx([round(right) for right in rights], abs=1e-4)
+    assert any(round(right) % 2 for right in rights), "8 completions would explain these rewards too"
 
 
 @pytest.mark.slow
