@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanohf.data import identity
+from nanohf.data.licences import wrong_licence
 
 DOCUMENT = "document"
 CONVERTERS = ("messages", "sharegpt", "gsm8k", "mmlu", "arc", "instructions", "identity", DOCUMENT)
@@ -17,7 +18,8 @@ class ChatSource:
     converter: one of CONVERTERS, by default what the columns suggest (`data.conversations.detected`);
     columns: {what the converter wants: what it is called here}, if the names differ; rows: only the first so many;
     epochs: how often each is seen, 0.5 the first half only once, 2.5 the first half three times;
-    share: converter=document only, instead of rows: this share of the mixture's tokens, 0.2 for a fifth.
+    share: converter=document only, instead of rows: this share of the mixture's tokens, 0.2 for a fifth;
+    license: the data's, as the Hub spells it, where its card does not say.
     """
 
     dataset: str
@@ -28,6 +30,7 @@ class ChatSource:
     rows: int | None = None
     epochs: float = 1.0
     share: float | None = None
+    license: str | None = None
 
     def __post_init__(self):
         if self.converter is not None and self.converter not in CONVERTERS:
@@ -44,6 +47,8 @@ class ChatSource:
                 raise ValueError("share is for converter=document without epochs; conversations have rows and epochs")
             if not 0 < self.share < 1:
                 raise ValueError(f"share={self.share} must be between 0 and 1: 0.2 is a fifth of the mixture's tokens")
+        if errors := wrong_licence("license", self.license):
+            raise ValueError(*errors)
         if self.converter == "identity":
             if self.split != "train":
                 raise ValueError(f"split={self.split!r}: an identity file is for training only")

@@ -85,6 +85,10 @@ class Recipe:
         return self._publishing.hub_private_repo
 
     @property
+    def hub_license(self) -> str | None:
+        return getattr(self.settings, "hub_license", None)
+
+    @property
     def hub_token(self) -> str | None:
         return getattr(self._publishing, "hub_token", None)
 

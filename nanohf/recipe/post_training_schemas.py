@@ -7,7 +7,15 @@ from typing import Any
 
 from nanohf.data.chat_source import ChatSource
 from nanohf.errors import RecipeError
-from nanohf.recipe.schemas import RunFolder, missing_trackers, not_words, too_small
+from nanohf.recipe.schemas import (
+    HUB_LICENSE,
+    LICENSE,
+    RunFolder,
+    missing_trackers,
+    not_words,
+    too_small,
+    wrong_licences,
+)
 from nanohf.recipe.stage_names import CHAT_STAGES
 from nanohf.recipe.trl_keys import CHOICES, trl_keys
 from nanohf.scaling.step_batch import StepBatch
@@ -39,10 +47,22 @@ class PostTrainingConfig(RunFolder):
     lora_alpha: int = field(default=32, metadata={"help": "adapters count alpha / r times"})
     lora_dropout: float = field(default=0.0, metadata={"help": "before the adapters"})
     lora_target_modules: list[str] = field(default_factory=lambda: ["all-linear"], metadata={"help": "what to adapt"})
+    hub_license: str | None = field(default=None, metadata=HUB_LICENSE)
 
     def __post_init__(self):
-        errors = not_words(self, "lora_target_modules") + too_small(
-            self, max_nonfinite_steps=1, lora_r=1, lora_alpha=1, lr_scale=0, matrix_lr=0, embedding_lr=0, lm_head_lr=0
+        errors = (
+            wrong_licences(self)
+            + not_words(self, "lora_target_modules")
+            + too_small(
+                self,
+                max_nonfinite_steps=1,
+                lora_r=1,
+                lora_alpha=1,
+                lr_scale=0,
+                matrix_lr=0,
+                embedding_lr=0,
+                lm_head_lr=0,
+            )
         )
         if self.optimizer not in ("muon", "trl"):
             errors.append(f"optimizer={self.optimizer!r} must be muon or trl")
@@ -176,6 +196,7 @@ class WordProblemConfig(PostTrainingConfig):
     dataset: str = field(default="builtin", metadata={"help": "word problems: builtin, a folder or a Hub id"})
     dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
     dataset_rows: int | None = field(default=None, metadata={"help": "only the first so many"})
+    license: str | None = field(default=None, metadata=LICENSE)
     problems_per_step: int = field(
         default=16, metadata={"help": "word problems of a step, num_generations completions each, over all processes"}
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from nanohf.data.licences import wrong_licence
 from nanohf.errors import RecipeError
 from nanohf.recipe.stage_names import MODEL_STAGES
 from nanohf.scaling.horizon import TOKENS_PER_PARAMETER
@@ -33,6 +34,14 @@ def not_words(config, *names: str) -> list[str]:
     return [f"{k}={v} must be a list of words" for k, v in given.items() if not all(isinstance(w, str) for w in v)]
 
 
+def wrong_licences(config) -> list[str]:
+    return [e for key in ("license", "hub_license") for e in wrong_licence(key, getattr(config, key, None))]
+
+
+LICENSE = {"help": "the data's licence as the Hub spells it, such as cc-by-4.0, where its card does not say"}
+HUB_LICENSE = {"help": "under which licence you publish the result; default: the strictest of its data's"}
+
+
 @dataclass(frozen=True)
 class TextSource:
     """Where documents come from. See `nanohf.data.sources.text_stream`."""
@@ -41,15 +50,17 @@ class TextSource:
     dataset_config: str | None = field(default=None, metadata={"help": "the dataset's configuration name"})
     text_column: str = field(default="text", metadata={"help": "the column that holds the document"})
     split: str = field(default="train", metadata={"help": "the split to train on, where it is not called train"})
+    license: str | None = field(default=None, metadata=LICENSE)
 
 
 @dataclass(frozen=True)
 class Publish:
-    """Whether and where a stage's result is pushed. SFT and GRPO have these two among TRL's own fields."""
+    """Whether and where a stage's result is pushed. SFT and GRPO have all but the licence among TRL's own fields."""
 
     push_to_hub: bool = field(default=False, metadata={"help": "nanohf run pushes the result to the Hub"})
     hub_model_id: str | None = field(default=None, metadata={"help": "USER/NAME; default: the run's and stage's name"})
     hub_private_repo: bool | None = field(default=None, metadata={"help": "make a new repo private"})
+    hub_license: str | None = field(default=None, metadata=HUB_LICENSE)
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ class TokenizerConfig(Publish, TextSource, RunFolder):
     doc_cap: int = field(default=10_000, metadata={"help": "characters of a document that count"})
 
     def __post_init__(self):
-        errors = []
+        errors = wrong_licences(self)
         if self.vocab_size < 320 or self.vocab_size % 64:
             errors.append(
                 f"vocab_size={self.vocab_size:,} must be a multiple of 64 and hold 256 bytes + 9 special tokens. "
@@ -133,6 +144,7 @@ class PretrainConfig(Publish, TextSource, RunFolder):
             max_nonfinite_steps=1, matrix_lr=0, embedding_lr=0, lm_head_lr=0, weight_decay=0, normuon=0, warmup_steps=0,
             max_grad_norm=0, seed=0,
         )  # fmt: skip
+        errors += wrong_licences(self)
         if self.max_steps != -1 and self.max_steps < 1:
             errors.append(f"max_steps={self.max_steps} must be at least 1, or -1 for the horizon")
         for key in ("tokens_per_parameter", "tokens_per_scaling_parameter", "lr_scale"):

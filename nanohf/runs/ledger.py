@@ -12,7 +12,7 @@ from nanohf.runs.stage_record import EvaluationRecord, StageRecord
 from nanohf.scaling.parameters import parameters
 
 LEDGER = "ledger.jsonl"
-LONG = ("versions", "mixture", "held_out", "losses", "pass_at_k", "rewards")  # not for one line
+LONG = ("versions", "data", "mixture", "held_out", "losses", "pass_at_k", "rewards")  # not for one line
 
 
 def append(run_dir: Path, record: StageRecord) -> None:

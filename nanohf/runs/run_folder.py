@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,12 +22,12 @@ from typing import Any
 from nanohf.errors import RecipeError
 from nanohf.recipe.loading import Recipe
 from nanohf.recipe.stage_names import STAGES
-from nanohf.runs import ledger
+from nanohf.runs import data_used, ledger
 from nanohf.runs.checkpoint_files import flush, numbered
 from nanohf.runs.stage_record import EvaluationRecord, StageRecord, write_json
 
 FREE_TO_CHANGE = {"run_dir", "push_to_hub", "hub_model_id", "hub_private_repo", "logging_steps", "report_to", "stage"}
-FREE_TO_CHANGE |= {"keep_optimizer", "torch_compile"}
+FREE_TO_CHANGE |= {"keep_optimizer", "torch_compile", "license", "hub_license"}
 # In a stage's folder; not beside the weights, where some read every safetensors.
 OPTIMIZER = "optimizer/state.safetensors"
 RESULTS = "results.json"
@@ -65,7 +65,15 @@ def checkpoints(run_dir: str | Path, stage: str) -> Path:
 def changed_keys(had: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """The recipe keys that differ and may not be changed between a stage's start and its end."""
     keys = sorted({*had, *wanted} - FREE_TO_CHANGE)
-    return [key for key in keys if _as_json(had.get(key)) != _as_json(wanted.get(key))]
+    return [key for key in keys if _without_licences(had.get(key)) != _without_licences(wanted.get(key))]
+
+
+def _without_licences(value: Any) -> Any:
+    """A mixture without what its sources say of their licences, which may be added while a stage is at work."""
+    value = _as_json(value)
+    if not isinstance(value, list):
+        return value
+    return [{k: v for k, v in one.items() if k != "license"} if isinstance(one, dict) else one for one in value]
 
 
 def _as_json(value: Any) -> Any:
@@ -76,7 +84,8 @@ def _as_json(value: Any) -> Any:
 def claim(recipe: Recipe) -> Path:
     """The stage's checkpoint folder, for this recipe: what was begun with other settings cannot continue with these.
 
-    What was begun with others and has no checkpoint yet is dropped, its first measurements too.
+    What was begun with others and has no checkpoint yet is dropped, its first measurements too. What the stage is made
+    from is noted there, with its licences, for the record.
 
     Raises:
         RecipeError: the folder holds checkpoints of a recipe with other values.
@@ -94,6 +103,7 @@ def claim(recipe: Recipe) -> Path:
         if changed:
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        data_used.note(folder, recipe.stage, recipe.written, recipe.run_dir)
         write_json(note, recipe.written)
     return folder
 
@@ -115,6 +125,8 @@ def finish(recipe: Recipe, figures: dict[str, Any], write: Callable[[Path], Any]
             finished=now(),
             host=socket.gethostname(),
             recipe=recipe.written,
+            data=[asdict(data) for data in data_used.noted(checkpoints(run_dir, stage))],
+            hub_license=recipe.written.get("hub_license"),
             versions={name: version(name) for name in PACKAGES},
             **figures,
         )
@@ -137,6 +149,12 @@ def finish_evaluation(recipe: Recipe, figures: dict[str, Any]) -> EvaluationReco
     record.write(recipe.run_dir / RESULTS)
     ledger.append_evaluation(recipe.run_dir, record, now())
     return record
+
+
+def note_licence(run_dir: str | Path, stage: str, licence: str) -> None:
+    """Writes into the stage's record under which licence its user publishes it."""
+    path = Path(run_dir) / stage / "stage.json"
+    replace(StageRecord.read(path), hub_license=licence).write(path)
 
 
 def note_push(run_dir: str | Path, stage: str, repo_id: str) -> None:

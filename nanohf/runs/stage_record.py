@@ -78,6 +78,8 @@ class StageRecord(_Written):
     resumed: bool = False
     nonfinite_steps: int = 0  # not applied
     pushed_to: str | None = None  # the Hub repo
+    data: list[dict] = field(default_factory=list)  # its own and its parents', with licences: see runs.data_used
+    hub_license: str | None = None  # what the user decided with nanohf push --license, or in the recipe
 
     # tokenizer
     characters: int | None = None

@@ -29,6 +29,7 @@ def main(argv: list[str]) -> None:
 def work(recipe: Recipe) -> None:
     config = recipe.settings
     started = time.perf_counter()
+    runs.claim(recipe)
 
     stream = text_stream(config.dataset, "train", config.dataset_config, config.text_column, config.split)
     texts = (row["text"] for row in stream if row["text"])

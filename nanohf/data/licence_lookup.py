@@ -1,0 +1,75 @@
+"""Where a licence is read: a dataset's or model's card on the Hub, or the README.md of a folder. Never raises."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from nanohf.data.licences import OTHER, UNKNOWN, known, strictest
+
+
+@dataclass(frozen=True)
+class Licence:
+    """id: as the Hub spells it, or `unknown`; origin: where it was read, or why it is not known."""
+
+    id: str
+    origin: str
+
+
+def folder_licence(folder: Path) -> Licence:
+    """What the front matter of a folder's README.md says. A single file has none."""
+    if not folder.is_dir():
+        return Licence(UNKNOWN, "a single file has no card" if folder.exists() else "there is no such file or folder")
+    if not (folder / "README.md").is_file():
+        return Licence(UNKNOWN, "the folder has no README.md")
+    return _of_card(folder / "README.md", "the folder's README.md")
+
+
+def hub_licence(repo_id: str, kind: str) -> Licence:
+    """What the card of a dataset or model (`kind`) on the Hub says, or its copy in the cache where there is no network."""
+    import httpx
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    from nanohf.data.hub_errors import hub_answers, offline
+
+    cached_only = offline() or not hub_answers()
+    try:
+        path = hf_hub_download(repo_id, "README.md", repo_type=kind, local_files_only=cached_only)
+    except LocalEntryNotFoundError:
+        why = "HF_HUB_OFFLINE is set" if offline() else "the Hub does not answer"
+        return Licence(UNKNOWN, f"its card is not in the cache, and {why}")
+    except EntryNotFoundError:
+        return Licence(UNKNOWN, "it has no card on the Hub")
+    except RepositoryNotFoundError:
+        return Licence(UNKNOWN, f"no such {kind} on the Hub, or this token may not read it")
+    except (OSError, ValueError, httpx.HTTPError) as error:  # without its text, which may tell addresses
+        return Licence(UNKNOWN, f"its card on the Hub cannot be read ({type(error).__name__})")
+    return _of_card(Path(path), f"its card {'in the cache' if cached_only else 'on the Hub'}, {today()}")
+
+
+def _of_card(path: Path, name: str) -> Licence:
+    """A list of licences counts as its strictest."""
+    from huggingface_hub import metadata_load
+
+    try:
+        header = metadata_load(path) or {}
+    except (OSError, ValueError, yaml.YAMLError):
+        return Licence(UNKNOWN, f"{name}: its front matter cannot be read")
+    value = header.get("license")
+    values = [str(one) for one in (value if isinstance(value, list) else [value]) if one]
+    if not values:
+        return Licence(UNKNOWN, f"{name} names no license")
+    if unlisted := [one for one in values if known(one) == UNKNOWN]:
+        return Licence(UNKNOWN, f"{name} says {_short(unlisted[0])}")
+    return Licence(strictest(values), name if strictest(values) != OTHER else f"{name} says other")
+
+
+def _short(value: str) -> str:
+    """What stands in a card may be anything."""
+    return repr(" ".join(value.split())[:60])
+
+
+def today() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d}"
