@@ -6,6 +6,8 @@ from functools import partial
 
 from nanohf import console
 
+LICENSE = "under which licence you publish it, such as cc-by-nc-4.0; default: the strictest of its data's"
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
@@ -39,6 +41,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
         help="override a recipe's key; STAGE=RECIPE takes another recipe of the folder for a stage",
     )
     parser.add_argument("--push", metavar="USER/NAME", help="push every stage to the Hub as USER/NAME-STAGE")
+    parser.add_argument("--license", metavar="ID", help=LICENSE)
     parser.add_argument("--from", dest="first", metavar="STAGE", help="do this stage and those after it again")
     parser.add_argument("--until", dest="last", metavar="STAGE", help="stop after this stage")
     parser.add_argument("--accelerate-config", metavar="FILE", help="default: ours for this machine")
@@ -46,7 +49,8 @@ def _run(parser: argparse.ArgumentParser) -> None:
     def handler(args) -> int:
         from nanohf.pipeline import run
 
-        return run(args.recipe_dir, args.name, args.set, args.push, args.first, args.last, args.accelerate_config)
+        stages = (args.first, args.last)
+        return run(args.recipe_dir, args.name, args.set, args.push, *stages, args.accelerate_config, args.license)
 
     parser.set_defaults(handler=handler)
 
@@ -97,11 +101,12 @@ def _push(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="default: all that are finished")
     parser.add_argument("--to", required=True, metavar="USER/NAME", help="each stage goes to USER/NAME-STAGE")
     parser.add_argument("--private", action="store_true", default=None, help="make new repos private")
+    parser.add_argument("--license", metavar="ID", help=LICENSE)
 
     def handler(args) -> int:
         from nanohf.hub.push_run import push
 
-        return push(args.run_dir, args.stages, args.to, args.private)
+        return push(args.run_dir, args.stages, args.to, args.private, args.license)
 
     parser.set_defaults(handler=handler)
 

@@ -35,6 +35,7 @@ def run(
     first: str | None = None,
     last: str | None = None,
     accelerate_config: str | None = None,
+    licence: str | None = None,
 ) -> int:
     """Runs the recipes of a folder; returns the exit status: 0, a failed stage's, or 1 if only a push failed.
 
@@ -44,7 +45,7 @@ def run(
     folder = find_recipe_folder(recipe_dir)
     run_dir = run_folder(name or folder.name)
     stages = stages_between(first, last)
-    arguments = {stage: stage_arguments(folder, run_dir, stage, overrides or [], push) for stage in stages}
+    arguments = {stage: stage_arguments(folder, run_dir, stage, overrides or [], push, licence) for stage in stages}
     recipes = load_all(arguments)
     launcher = launch_command(accelerate_config)
     with disk_full_said(run_dir), run_lock(run_dir):
@@ -79,12 +80,13 @@ def work(recipes: dict[str, Recipe], arguments: dict[str, list[str]], launcher: 
 
 
 def check(recipes: dict[str, Recipe], todo: list[str]) -> None:
-    """Everything that can be known before the first stage: sources, TRL's own checks, memory, disk.
+    """Everything that can be known before the first stage: sources, licences, TRL's own checks, memory, disk.
 
     Raises:
         RecipeError: what would end one of the stages `todo`.
     """
     check_sources({stage: recipes[stage] for stage in todo})
+    check_licences(recipes, todo)
     check_carried(recipes, todo)
     if with_trl := [recipes[stage] for stage in todo if recipes[stage].trl_config]:
         from nanohf.train.trl_arguments import check_arguments
@@ -112,6 +114,15 @@ def check_batches(recipes: dict[str, Recipe], todo: list[str], processes: int) -
             errors += [f"{recipe.path}: {message}" for message in error.messages]
     if errors:
         raise RecipeError(errors)
+
+
+def check_licences(recipes: dict[str, Recipe], todo: list[str]) -> None:
+    """Warns of data of unknown licence, and refuses to push what was made from it or from non-commercial data."""
+    from nanohf.hub.licensing import check_run
+
+    check_run(
+        recipes, todo, [stage for stage, r in recipes.items() if r.push_to_hub and (stage in todo or unpushed(r))]
+    )
 
 
 def check_carried(recipes: dict[str, Recipe], todo: list[str]) -> None:
@@ -226,11 +237,17 @@ def publish(stage: str, recipes: dict[str, Recipe]) -> list[str]:
 def publish_stage(recipe: Recipe) -> None:
     from nanohf.hub.publish import push_stage, write_card
 
-    pushed_to, wanted = runs.done(recipe.run_dir, recipe.stage).pushed_to or "", recipe.hub_model_id
-    if not recipe.push_to_hub and not pushed_to:
-        write_card(recipe.run_dir / recipe.stage, recipe.stage, wanted)
-    if recipe.push_to_hub and wanted not in (pushed_to, pushed_to.partition("/")[2]):  # the default has no USER/
-        push_stage(recipe.run_dir, recipe.stage, wanted, recipe.hub_private_repo, recipe.hub_token)
+    run_dir, stage, wanted = recipe.run_dir, recipe.stage, recipe.hub_model_id
+    if not recipe.push_to_hub and not runs.done(run_dir, stage).pushed_to:
+        write_card(run_dir / stage, stage, wanted)
+    if recipe.push_to_hub and unpushed(recipe):
+        push_stage(run_dir, stage, wanted, recipe.hub_private_repo, recipe.hub_token, recipe.hub_license)
+
+
+def unpushed(recipe: Recipe) -> bool:
+    """Whether a finished stage is not yet where its recipe says."""
+    pushed_to = runs.done(recipe.run_dir, recipe.stage).pushed_to or ""
+    return recipe.hub_model_id not in (pushed_to, pushed_to.partition("/")[2])  # the default has no USER/
 
 
 def succeeds(publishing: Callable, *arguments) -> bool:

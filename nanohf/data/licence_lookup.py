@@ -27,7 +27,7 @@ def folder_licence(folder: Path) -> Licence:
 
 
 def hub_licence(repo_id: str, kind: str) -> Licence:
-    """What the card of a dataset or model (`kind`) on the Hub says, or its copy in the cache where there is no network."""
+    """What the card of a dataset or model (`kind`) on the Hub says; without a network, its copy in the cache."""
     import httpx
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError

@@ -11,10 +11,12 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from jinja2 import Environment, FileSystemLoader, Undefined
 
+from nanohf.hub.licensing import card_licence, merged
 from nanohf.hub.paths import without_paths
 from nanohf.recipe.credentials import without_credentials
 from nanohf.recipe.recipe_folder import shipped
 from nanohf.recipe.stage_names import STAGES
+from nanohf.runs.data_used import DATASET, DataUsed, named_sources, recorded, trained_sources
 from nanohf.runs.stage_record import EvaluationRecord, StageRecord
 from nanohf.tokenizer.render import fenced
 
@@ -48,11 +50,13 @@ def card(record: StageRecord, results: EvaluationRecord | None, repo_id: str, ba
     )
     environment.filters |= {"known": _known, "fenced": fenced}
     text = environment.get_template(f"{stage}.md.jinja").render(
-        metadata=_metadata(stage, figures, results, repo_id, base_model).to_yaml(),
+        metadata=_metadata(record, figures, results, repo_id, base_model).to_yaml(),
         repo_id=repo_id,
         record=figures,
         made_from=_made_from(recipe, base_model),
-        sources=[_described(source) for source in _sources(stage, recipe)],
+        sources=[_described(source) for source in named_sources(stage, recipe)],
+        licence=card_licence(record),
+        data=[_licensed(data) for data in merged(recorded(record))],
         evaluation=_rows(scores),
         word_problems=_named(_evaluated_on(results)) if "pass_at_k" in scores else None,
         curve=[row | {"step": _known(point.get("step"))} for point in _ends(curve) for row in _pass_rows(point)],
@@ -96,14 +100,15 @@ def hub_id(name: str | None) -> str | None:
 
 
 def _metadata(
-    stage: str, record: dict, results: EvaluationRecord | None, repo_id: str, base_model: str | None
+    record: StageRecord, public: dict, results: EvaluationRecord | None, repo_id: str, base_model: str | None
 ) -> ModelCardData:
-    figures = _model_index(stage, record, results) if stage != "tokenizer" else []
-    used = [source["dataset"] for source in _sources(stage, record["recipe"]) if not source.get("held_out")]
+    stage = record.stage
+    figures = _model_index(stage, public, results) if stage != "tokenizer" else []
+    used = [source["dataset"] for source in trained_sources(stage, public["recipe"])]
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation" if stage != "tokenizer" else None,
-        license=record.get("license", "apache-2.0"),
+        license=card_licence(record).id,
         tags=["nanohf", stage],
         datasets=list(dict.fromkeys(filter(None, map(hub_id, used)))) or None,
         base_model=base_model,
@@ -132,7 +137,7 @@ def _model_index(stage: str, record: dict, results: EvaluationRecord | None) -> 
         dataset, measured = _evaluated_on(results), scores["pass_at_k"]
         entries += [entry(dataset, k, measured[k][0], measured["n"]) for k in _ks(measured)]
     elif "after" in record and "metric" in record:
-        sources = _sources(stage, record["recipe"])  # the loss is of conversations only
+        sources = named_sources(stage, record["recipe"])  # the loss is of conversations only
         held_out = [s["dataset"] for s in sources if s.get("held_out") and s.get("converter") != "document"]
         data = held_out or [s["dataset"] for s in sources]
         name = data[0] if len(set(data)) == 1 else "mixture of " + ", ".join(dict.fromkeys(map(_named, data)))
@@ -144,13 +149,20 @@ def _model_index(stage: str, record: dict, results: EvaluationRecord | None) -> 
     return entries
 
 
-def _sources(stage: str, recipe: dict) -> list[dict]:
-    """What a recipe names as data: its mixture, or its one dataset. The default dataset is builtin."""
-    if stage in ("midtrain", "sft"):
-        held_out = [source | {"held_out": True} for source in recipe.get("eval_mixture", [])]
-        return [*recipe.get("mixture", []), *held_out]
-    source = {"dataset": recipe.get("dataset", "builtin"), "config": recipe.get("dataset_config")}
-    return [source | {"rows": recipe.get("dataset_rows"), "split": "train"}]
+def _licensed(data: DataUsed) -> dict:
+    """A line of the card's table of data and licences, all as text."""
+    name = _named(without_paths(data.dataset))
+    if data.on_hub:
+        kind = "datasets/" if data.place == DATASET else ""
+        name = f"[{data.dataset}](https://huggingface.co/{kind}{data.dataset})"
+    return {
+        "name": name,
+        "stage": data.stage,
+        "licence": f"`{_inline(data.licence)}`",
+        "origin": _inline(data.origin),
+        "rows": _known(data.rows, "-"),
+        "tokens": _known(data.tokens, "-"),
+    }
 
 
 def _described(source: dict) -> str:

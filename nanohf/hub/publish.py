@@ -17,8 +17,10 @@ from huggingface_hub.utils import validate_repo_id
 from nanohf import console
 from nanohf.errors import PushError
 from nanohf.hub.card import card, eval_results_yaml, hub_id, public
+from nanohf.hub.licensing import check_push
 from nanohf.recipe.stage_names import STAGES
 from nanohf.runs import run_folder as runs
+from nanohf.runs.data_used import completed
 from nanohf.runs.stage_record import EvaluationRecord, StageRecord
 
 PUBLISHED = {".json", ".safetensors", ".py", ".jinja", ".md", ".yaml"}
@@ -30,18 +32,30 @@ ADVICE = {
 
 
 def push_stage(
-    run_dir: str | Path, stage: str, repo_id: str, private: bool | None = None, token: str | None = None
+    run_dir: str | Path,
+    stage: str,
+    repo_id: str,
+    private: bool | None = None,
+    token: str | None = None,
+    licence: str | None = None,
 ) -> str:
     """Makes the repo if need be, and the run's stage its content: one commit, weights of an earlier push removed.
 
-    private: None leaves it to the organisation's default; an existing repo stays what it is.
+    private: None leaves it to the organisation's default; an existing repo stays what it is. licence: under which the
+    user publishes it; None: what was decided before, or the strictest of its data's.
 
     Raises:
-        PushError: the stage is not finished, or the Hub cannot be reached or says no.
+        PushError: the stage is not finished, its data's licence needs the user's decision, or the Hub cannot be
+            reached or says no.
     """
     folder = Path(run_dir) / stage
-    if (record := runs.done(run_dir, stage)) is None:
+    if runs.done(run_dir, stage) is None:
         raise PushError(f"{run_dir} has no finished stage {stage!r}. Run it first: nanohf run ... --until {stage}")
+    if refused := check_push(run_dir, [stage], licence):
+        raise PushError("\n".join(refused))
+    if licence:
+        runs.note_licence(run_dir, stage, licence)
+    record = StageRecord.read(folder / "stage.json")
     write_card(folder, stage, repo_id)
     api = HfApi(token=token)
     with _safely(folder, repo_id, token):
@@ -90,7 +104,7 @@ def update_card(run_dir: str | Path, stage: str, token: str | None = None) -> st
 
 def write_card(folder: Path, stage: str, repo_id: str) -> None:
     """README.md, and .eval_results where there is a result that may stand there, from the run's own records."""
-    record = StageRecord.read(folder / "stage.json")
+    record = completed(folder)
     results = results_of(folder.parent, record)
     text = card(record, results, repo_id, base_model(folder.parent, record))
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -42,10 +42,13 @@ def run_folder(name: str) -> Path:
     return Path("runs") / name
 
 
-def stage_arguments(folder: Path, run_dir: Path, stage: str, overrides: list[str], push: str | None) -> list[str]:
+def stage_arguments(
+    folder: Path, run_dir: Path, stage: str, overrides: list[str], push: str | None, licence: str | None = None
+) -> list[str]:
     """The command line of one stage.
 
-    overrides: STAGE.KEY=VALUE, or STAGE=RECIPE for another recipe of the folder. push: USER/NAME, or None.
+    overrides: STAGE.KEY=VALUE, or STAGE=RECIPE for another recipe of the folder. push: USER/NAME, or None;
+    licence: of what is pushed, or None.
 
     Raises:
         RecipeError: an override that is neither, or of a key that the run itself sets.
@@ -71,6 +74,8 @@ def stage_arguments(folder: Path, run_dir: Path, stage: str, overrides: list[str
         arguments += ["--stage", stage]
     if push and stage in RESULT_STAGES:
         arguments += ["--push_to_hub", "true", "--hub_model_id", f"{push}-{stage}"]
+    if licence and stage in RESULT_STAGES:
+        arguments += ["--hub_license", licence]
     return arguments
 
 

@@ -80,15 +80,23 @@ def collect(
     return own + _inherited(stage, recipe.get(key) or default, run_dir, planned or {}, below)
 
 
+def recorded(record: StageRecord) -> list[DataUsed]:
+    """What the record says that its stage was made from, with the rows and tokens it has; [] for an old record."""
+    return _counted(record, _read(record.data))
+
+
 def data_of(record: StageRecord, folder: Path, below: tuple[Path, ...] = ()) -> list[DataUsed]:
-    """What a finished stage in this folder was made from, with the rows and tokens that its record has."""
-    found = _entries(record, folder, below)
+    """The same of the finished stage in this folder; what an old record lacks is looked up."""
+    return _counted(record, _entries(record, folder, below))
+
+
+def _counted(record: StageRecord, found: list[DataUsed]) -> list[DataUsed]:
     if record.stage in CHAT_STAGES:
         counts = [(given.get("rows"), given.get("tokens")) for given in record.mixture]
     else:
         counts = [(None, record.tokens if record.stage == "pretrain" and not record.resumed else None)]
-    if len(trained_sources(record.stage, record.recipe)) != len(counts):  # a record without its mixture
-        return found
+    if len(trained_sources(record.stage, record.recipe)) != len(counts) or len(found) < len(counts):
+        return found  # a record without its mixture
     own = zip(found, counts, strict=False)  # a stage's own sources come first
     return [replace(data, rows=rows, tokens=tokens) for data, (rows, tokens) in own] + found[len(counts) :]
 

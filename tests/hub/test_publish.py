@@ -73,7 +73,7 @@ def add_stage(run_dir, stage, tiny, **save):
         (folder / runs.OPTIMIZER).parent.mkdir()
         (folder / runs.OPTIMIZER).write_bytes(b"never published")
 
-    runs.finish(a_recipe(run_dir, stage, model_name_or_path="sft"), RECORD, write)
+    runs.finish(a_recipe(run_dir, stage, model_name_or_path="sft", hub_license="apache-2.0"), RECORD, write)
 
 
 def test_unpushed_stage_has_its_card(run_dir):

@@ -41,7 +41,7 @@ def pushes(monkeypatch):
     """The pushes that would be made: (stage, repo)."""
     made = []
 
-    def push_stage(run_dir, stage, repo_id, private, token):
+    def push_stage(run_dir, stage, repo_id, private, token, licence):
         made.append((stage, repo_id))
         runs.note_push(run_dir, stage, repo_id if "/" in repo_id else f"tester/{repo_id}")
 
