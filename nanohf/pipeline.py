@@ -120,9 +120,8 @@ def check_licences(recipes: dict[str, Recipe], todo: list[str]) -> None:
     """Warns of data of unknown licence, and refuses to push what was made from it or from non-commercial data."""
     from nanohf.hub.licensing import check_run
 
-    check_run(
-        recipes, todo, [stage for stage, r in recipes.items() if r.push_to_hub and (stage in todo or unpushed(r))]
-    )
+    to_push = [stage for stage, recipe in recipes.items() if recipe.push_to_hub]
+    check_run(recipes, todo, [stage for stage in to_push if stage in todo or unpushed(recipes[stage])])
 
 
 def check_carried(recipes: dict[str, Recipe], todo: list[str]) -> None:

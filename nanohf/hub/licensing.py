@@ -30,7 +30,8 @@ def card_licence(record: StageRecord) -> CardLicence:
     """The user's decision if there is one, else the strictest of all data. What a record does not say is unknown."""
     found = [one.licence for one in recorded(record)] or [UNKNOWN]
     stated, by_data = record.hub_license, strictest(found)
-    return CardLicence(stated or by_data, bool(stated), by_data, any(map(is_unknown, found)), rivals(found))
+    others = [licence for licence in rivals(found) if licence != stated]
+    return CardLicence(stated or by_data, bool(stated), by_data, any(map(is_unknown, found)), others)
 
 
 def merged(data: Sequence[DataUsed]) -> list[DataUsed]:
@@ -100,7 +101,7 @@ def check_run(recipes: dict[str, Recipe], todo: Sequence[str], pushed: Sequence[
         what = "model" if place == MODEL else "dataset"
         console.warning(
             f"{stage}: {what}={dataset!r} is of unknown licence: {origin}. The card will say license: other, and "
-            "a push will ask for your decision. If you know a data set's licence, set license: where the recipe names it"
+            "a push will ask for your decision. If you know the data's licence, set license: where the recipe names it"
         )
 
 

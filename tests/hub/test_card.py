@@ -25,6 +25,26 @@ HELD_OUT = [{"dataset": "builtin", "config": "problems", "split": "test", "rows"
 HELD_OUT += [{"dataset": "some/text", "split": "validation", "rows": 100, "converter": "document"}]
 PASSES = {"n": 400, "num_samples": 8, "pass@1": [0.4125, 0.3801, 0.4455], "pass@8": [0.731, 0.6854, 0.7722]}
 CHAT = MODEL | {"metric": "loss on held-out conversations", "before": 1.987, "after": 0.955}
+CLIMBMIX = {
+    "dataset": "karpathy/climbmix-400b-shuffle",
+    "place": "dataset",
+    "licence": "cc-by-nc-4.0",
+    "origin": "its card",
+}
+PRETRAINED = [CLIMBMIX | {"stage": "tokenizer"}, CLIMBMIX | {"stage": "pretrain", "tokens": 1638400}]
+CHATS = [
+    {"dataset": "HuggingFaceTB/smol-smoltalk", "place": "dataset", "licence": "apache-2.0", "origin": "its card"},
+    {"dataset": "openai/gsm8k", "place": "dataset", "licence": "mit", "origin": "its card"},
+    {"dataset": "/home/alice/secrets/chats", "place": "local", "licence": "cc-by-sa-4.0", "origin": "stated"},
+    CLIMBMIX,
+]
+DATA = {
+    "tokenizer": PRETRAINED[:1],
+    "pretrain": PRETRAINED,
+    "midtrain": [source | {"stage": "midtrain"} for source in CHATS] + PRETRAINED,
+    "sft": [source | {"stage": "sft"} for source in CHATS] + PRETRAINED,
+    "grpo": [CHATS[1] | {"stage": "grpo"}, *PRETRAINED],
+}
 RECORDS = {
     "tokenizer": COMMON
     | {
@@ -51,6 +71,8 @@ RECORDS = {
     }
     | {"recipe": {"model_name_or_path": "sft", "dataset": "openai/gsm8k", "dataset_config": "main", "beta": 0.0}},
 }
+for name, figures in RECORDS.items():
+    figures["data"] = DATA[name]
 TASKS = {
     "nanohf_gsm8k": {"metric": "exact_match", "value": 0.3404, "stderr": 0.013, "n": 1319},
     "arc_easy": {"metric": "acc", "value": 0.2712, "stderr": None, "n": 20},
@@ -81,7 +103,7 @@ def test_card_is_complete_and_its_metadata_parses(stage, results):
     data = ModelCard(text).data
     assert data.library_name == "transformers"
     assert data.tags == ["nanohf", stage]
-    assert data.license == "apache-2.0"
+    assert data.license == "cc-by-nc-4.0"
     assert data.pipeline_tag == (None if stage == "tokenizer" else "text-generation")
     assert bool(data.eval_results) == (stage != "tokenizer")
     for left in ("None", "{{", "{%", "{#", "Undefined"):

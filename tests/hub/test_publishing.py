@@ -143,7 +143,7 @@ def test_a_card_that_says_nothing_new_is_not_pushed(run_dir, monkeypatch):
 @pytest.mark.hub
 @pytest.mark.skipif("127.0.0.1" not in os.environ.get("HF_ENDPOINT", ""), reason="needs a Hub on 127.0.0.1")
 def test_on_a_hub_what_was_refused_is_pushed_by_the_command_that_was_said(run_dir, capsys):
-    recipes = {"sft": recipe(run_dir, "sft", push_to_hub=True, hub_model_id="somebody/else-sft")}
+    recipes = {"sft": recipe(run_dir, "sft", push_to_hub=True, hub_model_id="somebody/else-sft", hub_license="mit")}
     recipes["tokenizer"] = recipe(run_dir, "tokenizer", push_to_hub=True)
     assert pipeline.publish("sft", recipes) == ["sft"]
     assert pipeline.publish("tokenizer", recipes) == []
