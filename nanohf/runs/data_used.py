@@ -30,7 +30,7 @@ class DataUsed:
 
     dataset: as the recipe names it, or a model's folder or id; place: nanohf (builtin and identity files), local, or
     dataset or model, which are on the Hub; licence: as the Hub spells it, or unknown; origin: where that was read, or
-    why it is not known; rows, tokens: what the stage took, where it counts them.
+    why it is not known; rows, tokens: what it gave to the stage, where that is counted.
     """
 
     dataset: str
