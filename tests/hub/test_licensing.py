@@ -189,6 +189,7 @@ def test_a_licence_that_the_hub_does_not_have_is_refused_with_the_recipe(recipe_
 
 MIXTURE = """
 stage: {stage}
+conversations_per_step: 8
 model_name_or_path: {parent}
 mixture:
   - {{dataset: openai/gsm8k, config: main, rows: 10, converter: gsm8k}}

@@ -14,6 +14,7 @@ from nanohf.runs.data_used import collect, completed, data_of, recorded
 from nanohf.runs.stage_record import StageRecord
 
 MIXTURE = """
+conversations_per_step: 8
 mixture:
   - {dataset: chats, rows: 4}
   - {dataset: builtin, config: problems, rows: 5, converter: gsm8k}
