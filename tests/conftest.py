@@ -25,6 +25,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.fixture(autouse=True)
+def precision():
+    """A stage that ran in this process may have changed how fp32 is multiplied; the next test begins as a fresh one."""
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    yield
+    torch.backends.mkldnn.matmul.fp32_precision = before
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     problems = [row["question"] + " " + row["answer"] for row in world.rows("problems", "train", 300)]

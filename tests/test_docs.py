@@ -3,7 +3,9 @@
 `make docs-check` runs the demo itself as well.
 """
 
+import json
 import os
+import random
 import re
 import shlex
 import subprocess
@@ -54,7 +56,8 @@ IN_DOCS = [command for text in DOCS.values() for command in commands(text)]
 def test_command(finished, command):
     if "my_texts" in command:
         (finished[0] / "my_texts").mkdir()
-        (finished[0] / "my_texts/a.jsonl").write_text("".join(f'{{"text": "Story {i}."}}\n' for i in range(2000)))
+        stories = (" ".join(random.Random(i).choices(dir(str) + dir(os) + dir(sys), k=20)) for i in range(500))
+        (finished[0] / "my_texts/a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in stories))
     if command.startswith("source"):
         pytest.skip("the tests run inside the environment that this command enters")
     execute(command, finished[0], ENVIRONMENT)

@@ -176,14 +176,14 @@ def test_a_softcap_misnamed_in_the_models_code(doctor, monkeypatch):
 
 @pytest.mark.slow
 def test_rows_all_longer_than_max_length(doctor):
-    status, lines = doctor("--set", "midtrain.max_length=12")
+    status, lines = doctor("--set", "midtrain.max_length=12", "--set", "midtrain.batch_tokens=768")
     assert status == 1
     only(lines, "midtrain: rows longer than max_length (100%; max_length=12", "every row is cut")
 
 
 @pytest.mark.slow
 def test_some_rows_longer_than_max_length(doctor):
-    status, lines = doctor("--set", "midtrain.max_length=48")
+    status, lines = doctor("--set", "midtrain.max_length=48", "--set", "midtrain.batch_tokens=3072")
     assert status == 0
     assert any("midtrain: rows longer than max_length" in line and "cut off" in line for line in lines)
 

@@ -41,7 +41,8 @@ def test_a_later_stage_claims_its_longer_rows(folder, caplog):
     longest = longest_conversation(folder)
     assert longest - 2 > 16
     chat = CHAT.replace("{folder}/model", "pretrain")
-    run(sft.main, folder, "sft", chat + "packing: true\n", "run")
+    packed = chat.replace("conversations_per_step: 1", "packing: true\nbatch_tokens: 64")
+    run(sft.main, folder, "sft", packed, "run")
     assert claimed(folder / "run/sft") == (longest, longest)
     assert decodes_by_itself(folder / "run/sft")
     assert "longer than the specified maximum" not in caplog.text
