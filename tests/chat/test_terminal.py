@@ -11,6 +11,7 @@ import threading
 import pytest
 from small_run import ENVIRONMENT, ROOT
 
+pytestmark = pytest.mark.slow
 CHAT = [sys.executable, "-m", "nanohf.cli", "chat"]
 ENV = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
 
@@ -121,7 +122,6 @@ def test_a_hub_that_is_not_there_is_not(tmp_path):
     assert b"Traceback" not in done.stderr
 
 
-@pytest.mark.slow
 def test_nor_is_a_refused_connection(tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -1,5 +1,7 @@
 """What lm-eval scores, the reward gives: the same completions, special tokens and all, through both."""
 
+import pytest
+
 from nanohf.data.sources import builtin_examples
 from nanohf.evals.lm_eval_model import find_tasks, run_tasks
 from nanohf.generation.engine import Completion
@@ -21,6 +23,7 @@ SAID = [  # right is the word problem's own answer, a whole number; head its fir
 ]
 
 
+@pytest.mark.slow
 def test_the_task_scores_what_the_reward_gives(tokenizer, model):
     answers = {row["question"]: row["answer"] for row in builtin_examples("problems", "test", 1000)}
     reward, seen = reward_func(tokenizer), []

@@ -74,6 +74,7 @@ AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)  # a second
 """
 
 
+@pytest.mark.slow
 def test_label_smoothing_of_remote_code(small_model, rows, tmp_path):
     model = small_model()
     model.save_pretrained(tmp_path)

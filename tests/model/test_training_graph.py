@@ -29,6 +29,7 @@ RECIPES = sorted(path.parent.name for path in Path("recipes").glob("*/pretrain.y
 
 
 @pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.slow
 def test_attention_of_every_recipe_is_causal_without_a_mask(name):
     """At its full size, on torch's meta device, where tensors have shapes and no numbers."""
     config = load_recipe("pretrain", ["--config", f"recipes/{name}/pretrain.yaml"]).settings

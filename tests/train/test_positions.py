@@ -33,6 +33,7 @@ def longest_conversation(folder) -> int:
     return max(len(tokenizer.apply_chat_template(t["messages"], return_dict=True).input_ids) for t in talks)
 
 
+@pytest.mark.slow
 def test_a_later_stage_claims_its_longer_rows(folder, caplog):
     run(pretrain.main, folder, "pretrain", PRETRAIN.replace("max_length: 32", "max_length: 16"), "run")
     assert claimed(folder / "run/pretrain") == (16, 16)

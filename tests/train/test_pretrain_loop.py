@@ -249,6 +249,7 @@ def test_checkpoints_by_the_clock(accelerator, model, tokenizer, tmp_path):
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000002", "step-00000003"]
 
 
+@pytest.mark.slow
 def test_a_text_source_that_dies_says_where_to_go_on(accelerator, model, tokenizer, tmp_path):
     go, *_ = trainer(accelerator, model, tokenizer, tmp_path)
     loader = go.args[3]
@@ -282,6 +283,7 @@ def test_weights_that_are_not_finite_are_not_written(accelerator, model, tokeniz
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
 
 
+@pytest.mark.slow
 def test_a_compiled_models_checkpoint_needs_no_compiler(accelerator, model, tokenizer, tmp_path):
     """Nor does a plain one's forbid it: torch_compile may change between two runs."""
     go, whole, _ = trainer(accelerator, model, tokenizer, tmp_path / "whole")

@@ -26,6 +26,7 @@ def same(a: dict, b: dict) -> bool:
     ],
     ids=["pretrain", "sft", "LoRA", "LoRA and AdamW"],
 )
+@pytest.mark.slow
 def test_the_seed_decides(folder, main, stage, recipe):
     first, again, other = (
         run(main, folder, stage, recipe, name, seed) for name, seed in (("first", 1), ("again", 1), ("other", 2))

@@ -207,6 +207,7 @@ def test_other_optimizers_and_lora_leave_a_plain_model(guesser, tmp_path, monkey
 
 
 @pytest.mark.parametrize("lora", [{}, {"use_peft": True, "lora_r": 2, "lora_dropout": 0.2}], ids=["whole", "LoRA"])
+@pytest.mark.slow
 def test_the_seed_decides(guesser, tmp_path, monkeypatch, lora):
     """Adapters, dropout, the order of the word problems, samples: the same weights bit for bit."""
     monkeypatch.chdir(ROOT)
