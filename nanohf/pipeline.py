@@ -56,7 +56,7 @@ def work(recipes: dict[str, Recipe], arguments: dict[str, list[str]], launcher: 
     """The stages, in a folder that is ours alone."""
     stages, run_dir = list(recipes), next(iter(recipes.values())).run_dir
     todo = [stage for stage in stages if first or not runs.is_done(run_dir, stage)]
-    check_batches(recipes, todo, launched_by(launcher))
+    check_batches(recipes, todo, launched_by(launcher), bool(first))
     check(recipes, todo)
 
     for stage in STAGES[STAGES.index(first) :] if first else ():
@@ -95,15 +95,15 @@ def check(recipes: dict[str, Recipe], todo: list[str]) -> None:
     check_resources(recipes, todo)
 
 
-def check_batches(recipes: dict[str, Recipe], todo: list[str], processes: int) -> None:
-    """Refuses batches that the processes cannot share. A stage that was interrupted has its checkpoint's batch.
+def check_batches(recipes: dict[str, Recipe], todo: list[str], processes: int, afresh: bool = False) -> None:
+    """Refuses batches that the processes cannot share. A stage that resumes has its checkpoint's batch.
 
     The batch that pretraining takes from its horizon is looked at once there is a tokenizer.
     """
     errors = []
     for stage in todo:
         recipe = recipes[stage]
-        if numbered(runs.checkpoints(recipe.run_dir, stage)):
+        if numbered(runs.checkpoints(recipe.run_dir, stage)) and not afresh:
             continue
         try:
             if recipe.trl:

@@ -159,7 +159,7 @@ def _licensed(data: DataUsed) -> dict:
         "name": name,
         "stage": data.stage,
         "licence": f"`{_inline(data.licence)}`",
-        "origin": _inline(data.origin),
+        "origin": _inline(without_paths(data.origin)),
         "rows": _known(data.rows, "-"),
         "tokens": _known(data.tokens, "-"),
     }

@@ -178,5 +178,5 @@ def _inherited(
         return []
     try:
         return data_of(StageRecord.read(folder / "stage.json"), folder, below)
-    except RecipeError as error:
-        return [DataUsed(os.fspath(folder), stage, LOCAL, UNKNOWN, f"its record cannot be read: {error}")]
+    except RecipeError:  # as of a model downloaded from the Hub: what is published of a record is not all of it
+        return [_looked_up(os.fspath(folder), stage, LOCAL)]

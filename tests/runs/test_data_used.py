@@ -148,8 +148,10 @@ def test_parents_that_are_folders():
     assert lines(collect("grpo", {"model_name_or_path": "plain"}, Path("runs/b")))[1:] == [("grpo", "plain", "gpl-3.0")]
     Path("plain/stage.json").write_text('{"schema_version": 1}')
     (parent,) = collect("grpo", {"model_name_or_path": "plain"}, Path("runs/b"))[1:]
-    assert parent.licence == "unknown"
-    assert "its record cannot be read: plain/stage.json has schema_version 1" in parent.origin
+    assert parent.licence == "gpl-3.0", "as of a published result, whose card says what its record cannot"
+    Path("plain/README.md").unlink()
+    (parent,) = collect("grpo", {"model_name_or_path": "plain"}, Path("runs/b"))[1:]
+    assert (parent.licence, parent.origin) == ("unknown", "the folder has no README.md")
 
 
 def test_a_record_that_leads_back_to_itself_ends():
