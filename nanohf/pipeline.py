@@ -23,6 +23,7 @@ from nanohf.runs import run_folder as runs
 from nanohf.runs.checkpoint_files import numbered
 from nanohf.runs.disk_full import disk_full_said
 from nanohf.runs.lock import run_lock
+from nanohf.scaling.step_batch import StepBatch
 
 MODULES = {stage: f"nanohf.stages.{'sft' if stage in CHAT_STAGES else stage}" for stage in STAGES}
 
@@ -96,10 +97,7 @@ def check(recipes: dict[str, Recipe], todo: list[str]) -> None:
 
 
 def check_batches(recipes: dict[str, Recipe], todo: list[str], processes: int, afresh: bool = False) -> None:
-    """Refuses batches that the processes cannot share. A stage that resumes has its checkpoint's batch.
-
-    The batch that pretraining takes from its horizon is looked at once there is a tokenizer.
-    """
+    """Refuses batches that the processes cannot share. A stage that resumes has its checkpoint's batch."""
     errors = []
     for stage in todo:
         recipe = recipes[stage]
@@ -107,13 +105,28 @@ def check_batches(recipes: dict[str, Recipe], todo: list[str], processes: int, a
             continue
         try:
             if recipe.trl:
-                recipe.step_batch.accumulation(recipe.trl.per_device_train_batch_size, processes)
-            elif stage == "pretrain" and recipe.settings.batch_tokens:
-                recipe.settings.accumulation(recipe.settings.batch_tokens, processes)
+                rows = recipe.trl.per_device_train_batch_size
+                recipe.step_batch.accumulation(rows, processes)
+                if generation := getattr(recipe.trl, "generation_batch_size", None):
+                    StepBatch("generation_batch_size", generation).accumulation(rows, processes)
+            elif stage == "pretrain" and (batch := pretraining_batch(recipes)):
+                recipe.settings.accumulation(batch, processes)
         except RecipeError as error:
             errors += [f"{recipe.path}: {message}" for message in error.messages]
     if errors:
         raise RecipeError(errors)
+
+
+def pretraining_batch(recipes: dict[str, Recipe]) -> int | None:
+    """Tokens of a step, given or by the horizon; None: by the horizon of a vocabulary that is not known yet."""
+    recipe = recipes["pretrain"]
+    if recipe.settings.batch_tokens:
+        return recipe.settings.batch_tokens
+    if done := runs.done(recipe.run_dir, "tokenizer"):
+        vocab_size = done.vocab_size
+    else:
+        vocab_size = recipes["tokenizer"].settings.vocab_size if "tokenizer" in recipes else None
+    return recipe.settings.horizon(vocab_size).batch_tokens if vocab_size else None
 
 
 def check_licences(recipes: dict[str, Recipe], todo: list[str]) -> None:
@@ -237,10 +250,13 @@ def publish_stage(recipe: Recipe) -> None:
     from nanohf.hub.publish import push_stage, write_card
 
     run_dir, stage, wanted = recipe.run_dir, recipe.stage, recipe.hub_model_id
-    if not recipe.push_to_hub and not runs.done(run_dir, stage).pushed_to:
-        write_card(run_dir / stage, stage, wanted)
-    if recipe.push_to_hub and unpushed(recipe):
+    record = runs.done(run_dir, stage)
+    if decided := recipe.hub_license not in (None, record.hub_license):
+        runs.note_licence(run_dir, stage, recipe.hub_license)
+    if recipe.push_to_hub and (decided or unpushed(recipe)):
         push_stage(run_dir, stage, wanted, recipe.hub_private_repo, recipe.hub_token, recipe.hub_license)
+    elif decided or not (recipe.push_to_hub or record.pushed_to):
+        write_card(run_dir / stage, stage, record.pushed_to or wanted)
 
 
 def unpushed(recipe: Recipe) -> bool:

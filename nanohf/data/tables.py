@@ -178,11 +178,7 @@ def local_splits(dataset: str, config: str | None, wanted: list[str]) -> dict[st
     if path.is_file():
         return {"train": [path]}
     if config or text_files.card_lists_files(dataset):
-        try:
-            listed = load_dataset_builder(dataset, config).config.data_files or {}
-        except (ValueError, FileNotFoundError) as error:  # no such configuration, or files that its card misses
-            raise RecipeError(f"dataset={dataset!r}: {' '.join(str(error).split())}") from error
-        return {str(split): [Path(file) for file in files] for split, files in listed.items()}
+        return text_files.listed(dataset, config)
     found: dict[str, list[Path]] = {}
     known = set(text_files.SPLITS) | set(wanted)
     for file in sorted(file for file in text_files.files_in(path) if text_files.kind(file)):

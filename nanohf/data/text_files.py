@@ -55,9 +55,9 @@ def find(dataset: str, config: str | None = None, split: str = "train") -> TextF
         RecipeError: no file that can be read, or no such split.
     """
     split = SPLITS.get(split, split)
-    listed = Path(dataset).is_dir() and (bool(config) or card_lists_files(dataset))
-    found, others = (_listed(dataset, config), []) if listed else _found(dataset, split)
-    if split not in found and split == "train" and not listed:  # a folder of nothing but test/
+    by_card = Path(dataset).is_dir() and (bool(config) or card_lists_files(dataset))
+    found, others = (_listed(dataset, config), []) if by_card else _found(dataset, split)
+    if split not in found and split == "train" and not by_card:  # a folder of nothing but test/
         return TextFiles(sorted(file for files in found.values() for file in files), [], others)
     if split not in found:
         have = ", ".join(sorted(found))
@@ -135,13 +135,22 @@ def card_lists_files(folder: str) -> bool:
     return any("data_files" in entry for entry in configs or [] if isinstance(entry, dict))
 
 
-def _listed(folder: str, config: str | None) -> dict[str, list[Path]]:
-    """What the card's configurations say, found as `datasets` finds them."""
+def listed(folder: str, config: str | None) -> dict[str, list[Path]]:
+    """The files of each split that the card's configurations name, found as `datasets` finds them.
+
+    Raises:
+        RecipeError: no such configuration, or files that the card names and that are not there.
+    """
     try:
         files = load_dataset_builder(folder, config).config.data_files or {}
     except (ValueError, FileNotFoundError) as error:
         raise RecipeError(f"dataset={folder!r}, dataset_config={config!r}: {' '.join(str(error).split())}") from error
-    found = {SPLITS.get(str(split), str(split)): [Path(file) for file in files[split]] for split in files}
+    return {str(split): [Path(file) for file in files[split]] for split in files}
+
+
+def _listed(folder: str, config: str | None) -> dict[str, list[Path]]:
+    """The same by the names that splits have here, if all of them can be read."""
+    found = {SPLITS.get(split, split): files for split, files in listed(folder, config).items()}
     if unread := [file for files in found.values() for file in files if not kind(file)]:
         raise RecipeError(f"dataset={folder!r}: {unread[0].name} has none of the endings {ENDINGS}")
     return found

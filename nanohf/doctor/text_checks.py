@@ -5,8 +5,6 @@ from functools import partial
 from nanohf.data.packing import PackedLoader
 from nanohf.data.sources import text_stream
 from nanohf.doctor.check_result import Result
-from nanohf.scaling import parameters as counts
-from nanohf.scaling.horizon import pretraining
 from nanohf.tokenizer.train_bpe import encode_documents
 
 MANY_EPOCHS = 4  # so often text is worth nearly as much as new text: Muennighoff et al. 2023 (arXiv:2305.16264)
@@ -19,7 +17,8 @@ def epochs(config, tokenizer) -> Result:
     whole = PackedLoader(stream, partial(encode_documents, tokenizer), 1, config.max_length).epoch_tokens()
     if not whole:
         return Result("ok", "pretrain", what, "its size is not known beforehand")
-    horizon = horizon_tokens(config, len(tokenizer))
+    plan = config.horizon(len(tokenizer))
+    horizon = plan.steps * plan.batch_tokens
     figure = f"{horizon / whole:.1f}: {horizon:,} tokens of horizon, about {whole:,} of text"
     if horizon > MANY_EPOCHS * whole:
         why = (
@@ -28,11 +27,3 @@ def epochs(config, tokenizer) -> Result:
         )
         return Result("warn", "pretrain", what, figure, why)
     return Result("ok", "pretrain", what, figure)
-
-
-def horizon_tokens(config, vocab_size: int) -> int:
-    size = counts.parameters(config.depth, vocab_size, config.preset, config.num_attention_heads)
-    keys = ("tokens_per_parameter", "tokens_per_scaling_parameter", "batch_tokens", "max_steps", "lr_scale")
-    micro_batch_tokens = config.per_device_train_batch_size * config.max_length
-    plan = pretraining(size, micro_batch_tokens=micro_batch_tokens, **{key: getattr(config, key) for key in keys})
-    return plan.steps * plan.batch_tokens

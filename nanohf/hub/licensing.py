@@ -8,7 +8,7 @@ from nanohf import console
 from nanohf.data.licences import UNKNOWN, is_unknown, needs_decision, rivals, said, strictest
 from nanohf.errors import RecipeError
 from nanohf.recipe.loading import Recipe
-from nanohf.runs.data_used import MODEL, DataUsed, collect, completed, recorded
+from nanohf.runs.data_used import MODEL, DataUsed, collect, completed, recorded, trained_sources
 from nanohf.runs.stage_record import StageRecord
 
 
@@ -97,19 +97,27 @@ def check_run(recipes: dict[str, Recipe], todo: Sequence[str], pushed: Sequence[
             undecided[stage] = found[stage]
     if errors := refusals(undecided, "--license {} beside --push, or hub_license: {} in their recipes"):
         raise RecipeError(errors)
-    for (dataset, place), (stage, origin) in _unknown(found, todo).items():
-        what = "model" if place == MODEL else "dataset"
+    for stage, one in _unknown(found, todo):
+        what = "model" if one.place == MODEL else "dataset"
         console.warning(
-            f"{stage}: {what}={dataset!r} is of unknown licence: {origin}. The card will say license: other, and "
-            "a push will ask for your decision. If you know the data's licence, set license: where the recipe names it"
+            f"{stage}: {what}={one.dataset!r} is of unknown licence: {one.origin}. The card will say license: other, "
+            f"and a push will ask for your decision. {_cure(recipes, todo, one)}"
         )
 
 
-def _unknown(found: dict[str, list[DataUsed]], todo: Sequence[str]) -> dict[tuple[str, str], tuple[str, str]]:
-    """{(dataset, place): (the first stage of `todo` that it goes into, why it is not known)}."""
-    unknown: dict[tuple[str, str], tuple[str, str]] = {}
+def _cure(recipes: dict[str, Recipe], todo: Sequence[str], one: DataUsed) -> str:
+    """Where a licence that the user knows is to be written: beside the data, if a stage to come names it."""
+    named = trained_sources(one.stage, recipes[one.stage].written) if one.stage in todo else []
+    if one.dataset in [source["dataset"] for source in named]:
+        return "If you know the data's licence, set license: where the recipe names it"
+    return "It comes with what the stage starts from: decide with --license, or with hub_license: in the recipe"
+
+
+def _unknown(found: dict[str, list[DataUsed]], todo: Sequence[str]) -> list[tuple[str, DataUsed]]:
+    """Data of unknown licence, each once, with the first stage of `todo` that it goes into."""
+    unknown: dict[tuple[str, str], tuple[str, DataUsed]] = {}
     for stage in todo:
         for one in found.get(stage, ()):
             if is_unknown(one.licence):
-                unknown.setdefault((one.dataset, one.place), (stage, one.origin))
-    return unknown
+                unknown.setdefault((one.dataset, one.place), (stage, one))
+    return list(unknown.values())

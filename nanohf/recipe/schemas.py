@@ -10,8 +10,8 @@ from pathlib import Path
 from nanohf.data.licences import wrong_licence
 from nanohf.errors import RecipeError
 from nanohf.recipe.stage_names import MODEL_STAGES
-from nanohf.scaling.horizon import TOKENS_PER_PARAMETER
-from nanohf.scaling.parameters import PRESETS
+from nanohf.scaling.horizon import TOKENS_PER_PARAMETER, Pretraining, pretraining
+from nanohf.scaling.parameters import PRESETS, parameters
 from nanohf.scaling.step_batch import StepBatch
 
 TRACKERS = ("trackio", "tensorboard", "wandb", "mlflow")  # each the name of its package
@@ -168,6 +168,13 @@ class PretrainConfig(Publish, TextSource, RunFolder):
             raise RecipeError(errors)
         if self.batch_tokens:
             self.accumulation(self.batch_tokens)
+
+    def horizon(self, vocab_size: int) -> Pretraining:
+        """How long pretraining is and how fast it learns, with this vocabulary and any number of processes."""
+        size = parameters(self.depth, vocab_size, self.preset, self.num_attention_heads)
+        keys = ("tokens_per_parameter", "tokens_per_scaling_parameter", "batch_tokens", "max_steps", "lr_scale")
+        micro_batch_tokens = self.per_device_train_batch_size * self.max_length
+        return pretraining(size, micro_batch_tokens=micro_batch_tokens, **{key: getattr(self, key) for key in keys})
 
     def accumulation(self, batch_tokens: int, processes: int = 1) -> int:
         """Micro-batches of a step on each process.

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 
 from nanohf import console
-from nanohf.scaling import parameters as counts
-from nanohf.scaling.horizon import pretraining
 from nanohf.train.resuming import Batch
 
 
@@ -32,11 +30,7 @@ def derive_horizon(config, vocab_size: int, num_processes: int) -> Horizon:
     Raises:
         RecipeError: batch_tokens is not a multiple of what the processes read in one micro-batch.
     """
-    size = counts.parameters(config.depth, vocab_size, config.preset, config.num_attention_heads)
-    keys = ("tokens_per_parameter", "tokens_per_scaling_parameter", "batch_tokens", "max_steps", "lr_scale")
-    rows = config.per_device_train_batch_size
-    given = {key: getattr(config, key) for key in keys}
-    plan = pretraining(size, micro_batch_tokens=rows * config.max_length, **given)
+    rows, plan = config.per_device_train_batch_size, config.horizon(vocab_size)
     console.progress(f"horizon: {plan.tokens:,} tokens = {plan.tokens_from}")
     console.progress(f"a step: {plan.batch_tokens:,} tokens = {plan.batch_from}")
     accumulation = config.accumulation(plan.batch_tokens, num_processes)

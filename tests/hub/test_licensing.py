@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, ModelCard
 from records import FIGURES, a_record
+from small_run import ROOT
 
 from nanohf import pipeline
 from nanohf.cli import main
 from nanohf.errors import PushError, RecipeError
 from nanohf.hub.card import card
-from nanohf.hub.licensing import check_push
+from nanohf.hub.licensing import check_push, check_run
 from nanohf.hub.publish import push_stage, update_card
 from nanohf.recipe.loading import load_recipe
 from nanohf.runs import run_folder as runs
@@ -172,6 +173,7 @@ def test_a_run_that_pushes_nothing_warns_of_unknown_data_once(recipe_folder, lau
     warnings = [line for line in capsys.readouterr().err.splitlines() if "licence" in line]
     assert len(warnings) == 1
     assert "tokenizer: dataset='my_texts' is of unknown licence: the folder's README.md names no license" in warnings[0]
+    assert "set license: where the recipe names it" in warnings[0]
     Path("my_texts/README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
     assert main([*RUN]) == 0
     assert "licence" not in capsys.readouterr().err
@@ -261,3 +263,12 @@ class TestHub:
         assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
         assert HfApi().model_info("tester/run-tokenizer").card_data.license == "cc-by-nc-4.0"
         assert runs.done(tmp_path / "runs/recipe", "tokenizer").hub_license == "cc-by-nc-4.0"
+
+
+def test_what_a_model_brings_along_is_not_cured_by_a_key_of_the_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mymodel").mkdir()
+    argv = ["--config", f"{ROOT}/recipes/demo/grpo.yaml", "--run_dir", "r", "--model_name_or_path", "./mymodel"]
+    check_run({"grpo": load_recipe("grpo", argv)}, ["grpo"], [])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "unknown licence" in line]
+    assert "decide with --license, or with hub_license: in the recipe" in line

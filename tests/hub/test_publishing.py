@@ -66,6 +66,18 @@ def test_a_stage_is_pushed_to_another_repo_if_the_recipe_names_another(run_dir, 
     assert pushes == [("sft", "tester/a-sft"), ("sft", "tester/b-sft")]
 
 
+def test_a_licence_decided_later_is_recorded_and_pushed(run_dir, pushes):
+    pipeline.publish("sft", {"sft": recipe(run_dir, "sft", push_to_hub=True)})
+    assert runs.done(run_dir, "sft").hub_license is None
+    for _ in range(2):
+        decided = recipe(run_dir, "sft", push_to_hub=True, hub_license="cc-by-4.0")
+        assert pipeline.publish("sft", {"sft": decided}) == []
+    assert runs.done(run_dir, "sft").hub_license == "cc-by-4.0"
+    assert len(pushes) == 2, "once more, and not a third time"
+    assert pipeline.publish("tokenizer", {"tokenizer": recipe(run_dir, "tokenizer", hub_license="mit")}) == []
+    assert "license: mit" in (run_dir / "tokenizer/README.md").read_text()
+
+
 def test_what_is_not_pushed_has_its_card(run_dir, pushes):
     assert pipeline.publish("sft", {"sft": recipe(run_dir, "sft")}) == []
     assert not pushes

@@ -5,12 +5,14 @@ the sources as in tests/plan, problems // 16, and learning rates by docs/pretrai
 """
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from transformers import TrainingArguments
 
 from nanohf.errors import RecipeError
+from nanohf.pipeline import check_batches
 from nanohf.recipe.loading import load_recipe
 from nanohf.train import trl_arguments
 from nanohf.train.pretrain_horizon import derive_horizon
@@ -160,3 +162,36 @@ def test_what_the_processes_cannot_share(on, processes, changes, says):
     on(processes)
     with pytest.raises(RecipeError, match=re.escape(says)):
         meaning("demo", "sft", processes, *changes)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "processes", "says"),
+    [
+        ("d4", 8, "batch_tokens=32,768 is not a multiple of 8 rows x 1,024 tokens x 8 processes = 65,536"),
+        ("d2", 2, "batch_tokens=8,192 is not a multiple of 8 rows x 1,024 tokens x 2 processes = 16,384"),
+    ],
+)
+def test_a_batch_by_the_horizon_is_refused_before_the_tokenizer_is_trained(tmp_path, recipe, processes, says):
+    stages = ("tokenizer", "pretrain")
+    loaded = {s: load_recipe(s, ["--config", f"recipes/{recipe}/{s}.yaml", "--run_dir", str(tmp_path)]) for s in stages}
+    with pytest.raises(RecipeError) as error:
+        check_batches(loaded, list(stages), processes)
+    assert says in str(error.value)
+    check_batches(loaded, list(stages), 1)
+
+
+@pytest.mark.parametrize("afresh", [False, True])
+def test_an_interrupted_stage_has_its_checkpoints_batch_unless_it_begins_again(tmp_path, afresh):
+    grpo = load_recipe("grpo", ["--config", "recipes/demo/grpo.yaml", "--run_dir", str(tmp_path)])
+    (tmp_path / "checkpoints/grpo/checkpoint-4").mkdir(parents=True)
+    with pytest.raises(RecipeError, match="not a multiple") if afresh else nullcontext():
+        check_batches({"grpo": grpo}, ["grpo"], 3, afresh)
+
+
+def test_a_generation_is_shared_too(tmp_path):
+    keys = ["--generation_batch_size", "96", "--per_device_train_batch_size", "8", "--num_generations", "4"]
+    argv = ["--config", "recipes/demo/grpo.yaml", "--run_dir", str(tmp_path), *keys, "--save_steps", "60"]
+    grpo = {"grpo": load_recipe("grpo", argv)}
+    check_batches(grpo, ["grpo"], 4)
+    with pytest.raises(RecipeError, match=r"generation_batch_size=96 is not a multiple of 8 rows x 8 processes = 64"):
+        check_batches(grpo, ["grpo"], 8)
