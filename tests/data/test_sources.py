@@ -1,7 +1,6 @@
 """Sources: folders of every format, their two splits, and what is said of those that cannot work."""
 
 import csv
-import gzip
 import json
 import os
 import random
@@ -12,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset
+from text_folders import both, read, texts, write
 
-from nanohf.data import skipped, text_readers
+from nanohf.data import text_readers
 from nanohf.data import text_stream as text_stream_module
 from nanohf.data import toy_world as world
 from nanohf.data.hub_errors import NotChecked
 from nanohf.data.pieces import PIECE
-from nanohf.data.sources import builtin_examples, check_text, skipped_files, streamed, text_stream
+from nanohf.data.sources import builtin_examples, check_text, streamed, text_stream
 from nanohf.data.tables import open_table
 from nanohf.data.text_readers import CHUNK_BYTES
 from nanohf.data.text_stream import HubText, TextStream
@@ -26,39 +26,6 @@ from nanohf.errors import RecipeError
 
 REAL = os.environ.get("NANOHF_TEST_DATA")
 pytestmark = pytest.mark.usefixtures("offline")
-
-
-def texts(first: int, last: int) -> list[str]:
-    return [f"document {i}, with a comma" for i in range(first, last)]
-
-
-def write(file: Path, documents: list[str], column: str = "text") -> None:
-    rows = [{column: text, "number": i} for i, text in enumerate(documents)]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    match file.suffixes:
-        case [".parquet"]:
-            Dataset.from_list(rows).to_parquet(file)
-        case [".jsonl" | ".json"]:
-            file.write_text(lines)
-        case [".jsonl", ".gz"]:
-            file.write_bytes(gzip.compress(lines.encode()))
-        case [".csv"]:
-            with file.open("w", newline="") as out:
-                writer = csv.DictWriter(out, [column, "number"])
-                writer.writeheader()
-                writer.writerows(rows)
-
-
-def read(folder: Path, part: str, **options) -> list[str]:
-    return [row["text"] for row in text_stream(str(folder), part, **options)]
-
-
-def both(folder: Path, **options) -> list[str]:
-    """All text, once it is clear that none is in both parts."""
-    train, validation = (read(folder, part, **options) for part in ("train", "validation"))
-    assert not set(train) & set(validation)
-    return sorted(train + validation)
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl", "jsonl.gz", "csv"])
@@ -119,86 +86,6 @@ def test_separators_part_the_documents_of_a_text_file(tmp_path):
     (tmp_path / "lines.txt").write_text("\r\n<|endoftext|>\r\n".join(stories[100:]), newline="")
     assert sorted(map(str.strip, both(tmp_path))) == sorted(stories)
     assert all(row["begins"] for row in text_stream(str(tmp_path), "train"))
-
-
-@pytest.mark.parametrize("odd", ["stack-dev", "a-test-of-time", "train-journeys", "test", "validation", "my-train"])
-def test_words_in_names_are_no_splits(tmp_path, odd):
-    for name in ("web", "books", odd):
-        write(tmp_path / f"{name}.jsonl", [f"{name} {text}" for text in texts(0, 300)])
-    found = both(tmp_path)
-    assert {text.split()[0] for text in found} == {"web", "books", odd}
-    assert len(found) == 900
-
-
-SPLITS = {
-    "siblings": ("train.jsonl", "validation.jsonl"),
-    "siblings of other formats": ("train.csv", "test.jsonl"),
-    "shards": ("train-00000.jsonl", "val-00000.jsonl"),
-    "shards of the Hub": ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
-    "folders": ("train/a.jsonl", "test/a.jsonl"),
-    "one folder": ("web/a.jsonl", "Validation/deep/a.jsonl"),
-}
-
-
-@pytest.mark.parametrize("names", SPLITS)
-def test_named_splits(tmp_path, names):
-    train, validation = SPLITS[names]
-    write(tmp_path / train, texts(0, 20))
-    write(tmp_path / validation, texts(20, 30))
-    assert sorted(read(tmp_path, "train")) == sorted(texts(0, 20))
-    assert sorted(read(tmp_path, "validation")) == sorted(texts(20, 30))
-
-
-def test_a_split_that_the_recipe_names(tmp_path):
-    for split, first in (("books", 0), ("web", 300), ("validation", 600)):
-        write(tmp_path / split / "a.jsonl", texts(first, first + 300))
-    assert sorted(read(tmp_path, "train", split="books")) == sorted(texts(0, 300))
-    assert sorted(read(tmp_path, "validation", split="books")) == sorted(texts(600, 900))
-    assert len(read(tmp_path, "train")) == 600
-    with pytest.raises(ValueError, match=r"has no split .poems. but train, validation\. Set split"):
-        text_stream(str(tmp_path), "train", split="poems")
-
-
-def test_a_card_that_lists_files_decides(tmp_path):
-    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: train, path: a.jsonl}\n---\nText.\n"
-    (tmp_path / "README.md").write_text(card)
-    write(tmp_path / "a.jsonl", texts(0, 200))
-    (tmp_path / "sources.csv").write_text("file,row\n1,2\n")
-    assert both(tmp_path) == sorted(texts(0, 200))
-    with pytest.raises(ValueError, match="dataset_config='other'"):
-        text_stream(str(tmp_path), "train", "other")
-
-
-@pytest.mark.parametrize("name", ["test.jsonl", "my-dev.jsonl", "train-00000-of-00001.jsonl", "val/a.jsonl"])
-def test_a_lone_file_with_the_name_of_a_split_is_divided(tmp_path, name):
-    write(tmp_path / name, texts(0, 200))
-    assert both(tmp_path) == sorted(texts(0, 200))
-
-
-@pytest.mark.parametrize("name", ["corpus.jsonl", "CORPUS.JSONL", "a[1]*.jsonl", "a b.Parquet", "c.Csv", "e.jsonl.GZ"])
-def test_one_file_is_a_source(tmp_path, name, monkeypatch):
-    plain = tmp_path / f"plain{''.join(Path(name).suffixes).lower()}"
-    write(plain, texts(0, 200))
-    (tmp_path / "data").mkdir()
-    plain.rename(tmp_path / "data" / name)
-    monkeypatch.chdir(tmp_path)
-    for dataset in (f"data/{name}", f"./data/{name}", str(tmp_path / "data" / name), "data"):
-        check_text(dataset)
-        assert both(dataset) == sorted(texts(0, 200))
-    with pytest.raises(ValueError, match="no such file or folder"):
-        check_text("data/missing.jsonl")
-
-
-def test_links_nested_folders_and_what_is_hidden(tmp_path):
-    write(tmp_path / "elsewhere" / "a.jsonl", texts(0, 100))
-    write(tmp_path / "own" / "deep" / "er" / "b.jsonl", texts(100, 200))
-    write(tmp_path / "own" / ".hidden" / "c.jsonl", texts(200, 300))
-    write(tmp_path / "own" / "._d.jsonl", texts(300, 400))
-    (tmp_path / "own" / "e.jsonl").touch()
-    (tmp_path / "own" / "link").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "own" / "circle").symlink_to(tmp_path / "own")
-    (tmp_path / "linked[0]").symlink_to(tmp_path / "own")
-    assert both(tmp_path / "linked[0]") == both(tmp_path / "own") == sorted(texts(0, 200))
 
 
 def test_formats_mix(tmp_path):
@@ -337,80 +224,6 @@ def test_files_that_datasets_streams(tmp_path):
     parts = [[row["text"] for row in TextStream(make(), 0, part)] for part in ("train", "validation")]
     assert sorted(parts[0] + parts[1]) == sorted(row["text"] for row in rows)
     assert not set(parts[0]) & set(parts[1])
-
-
-@pytest.fixture
-def nothing_skipped():
-    skipped.forget()
-
-
-@pytest.mark.parametrize("how", [lambda data: data[: len(data) // 2], lambda data: b""], ids=["truncated", "empty"])
-def test_a_damaged_parquet_file_is_skipped_and_noted(tmp_path, how, nothing_skipped, capsys):
-    for name, first in (("a", 0), ("b", 30), ("c", 60)):
-        write(tmp_path / f"{name}.parquet", texts(first, first + 30))
-    file = tmp_path / "b.parquet"
-    file.write_bytes(how(file.read_bytes()))
-    check_text(str(tmp_path))
-    assert both(tmp_path) == sorted(texts(0, 30) + texts(60, 90))
-    assert skipped_files == {str(file)}
-    assert capsys.readouterr().err.count(str(file)) == 1
-
-
-def test_damaged_pages_and_archives_are_skipped_and_noted(tmp_path, nothing_skipped):
-    rng = random.Random(0)
-    write(tmp_path / "a.parquet", [f"{i} {rng.random()}" for i in range(20_000)])
-    write(tmp_path / "b.jsonl.gz", [f"{i} {rng.random()}" for i in range(20_000)])
-    write(tmp_path / "c.jsonl", texts(0, 100))
-    parquet, archive = ((tmp_path / name).read_bytes() for name in ("a.parquet", "b.jsonl.gz"))
-    middle = len(parquet) // 4
-    (tmp_path / "a.parquet").write_bytes(parquet[:middle] + rng.randbytes(middle) + parquet[2 * middle :])
-    (tmp_path / "b.jsonl.gz").write_bytes(archive[: len(archive) // 2])
-    found = both(tmp_path)
-    assert set(texts(0, 100)) <= set(found)
-    assert len(found) > 8000, "what stands before the damage is read"
-    assert {str(tmp_path / "a.parquet"), str(tmp_path / "b.jsonl.gz")} <= skipped_files
-
-
-BAD_LINES = {
-    "cut off": (b'{"text": "cut off he', "it is not JSON"),
-    "half a character": (json.dumps({"text": "half an emoji \ud83d"}).encode(), "a lone surrogate"),
-    "Latin-1": ('{"text": "caf\xe9"}'.encode("latin-1"), "it is not UTF-8"),
-    "a number": (b'{"text": 7}', "column 'text' holds int (7), not text"),
-    "no column": (b'{"body": "x"}', "no column 'text' but body"),
-    "no object": (b'["x"]', "a list and not an object"),
-    "deep": (b"[" * 100_000, "it is not JSON"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_LINES)
-def test_a_bad_line_late_in_a_file_is_skipped_and_named(tmp_path, name, nothing_skipped, capsys):
-    line, fault = BAD_LINES[name]
-    long = [f"{text} {'x' * 1500}" for text in texts(0, 7000)]
-    write(tmp_path / "a.jsonl", long)
-    with (tmp_path / "a.jsonl").open("ab") as file:
-        file.write(line + b"\n" + json.dumps({"text": "the last"}).encode())
-    check_text(str(tmp_path))
-    assert both(tmp_path) == sorted([*long, "the last"])
-    assert skipped_files == {f"{tmp_path / 'a.jsonl'}, line 7,001"}
-    assert fault in capsys.readouterr().err
-
-
-def test_many_bad_lines_are_not_all_named(tmp_path, nothing_skipped):
-    lines = [b"{" if i % 20 == 0 else json.dumps({"text": text}).encode() for i, text in enumerate(texts(0, 4000))]
-    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
-    check_text(str(tmp_path))
-    assert len(both(tmp_path)) == 3800
-    assert len(skipped_files) == skipped.NAMED + 1
-    assert f"{tmp_path / 'a.jsonl'}, more than 100 rows" in skipped_files
-
-
-def test_empty_lines_null_and_byte_order_marks_are_no_faults(tmp_path, nothing_skipped):
-    lines = [json.dumps({"text": text}) for text in texts(0, 50)]
-    body = "\r\n\r\n".join([*lines, '{"text": null}', '{"text": ""}'])
-    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + body.encode())
-    (tmp_path / "b.txt").write_bytes(b"\xef\xbb\xbf" + "Grüße\r\naus Köln".encode())
-    assert both(tmp_path) == sorted(["", "", "Grüße\naus Köln", *texts(0, 50)])
-    assert not skipped_files
 
 
 def test_builtin():
