@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from nanohf import console
+from nanohf.data.hub_names import pretrained, split_revision
 from nanohf.errors import RecipeError
 from nanohf.recipe.stage_names import MODEL_STAGES
 from nanohf.runs import run_folder as runs
@@ -55,9 +56,9 @@ def sessions(source: str, max_new_tokens: int, temperature: float) -> Callable:
 
     disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    network = AutoModelForCausalLM.from_pretrained(**pretrained(source), dtype=torch.float32, use_safetensors=True)
     network.to(device)  # type: ignore[arg-type]  # declared as a function, not a method
-    return partial(Session, Engine(network, AutoTokenizer.from_pretrained(source)), max_new_tokens, temperature)
+    return partial(Session, Engine(network, AutoTokenizer.from_pretrained(**pretrained(source))), max_new_tokens, temperature)
 
 
 def talk(session) -> None:
@@ -97,8 +98,8 @@ def last_stage(model: str) -> str:
         return str(Path(model) / finished[-1])
     if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
         raise RecipeError(f"{model} holds no finished stage and no model; run `nanohf run recipes/demo` first")
-    if not Path(model).is_dir() and (model.startswith((".", "/", "runs/")) or model.count("/") != 1):
-        raise RecipeError(f"{model}: no such folder, and not a Hub id (USER/NAME)")
+    if not Path(model).is_dir() and (model.startswith((".", "/", "runs/")) or split_revision(model)[0].count("/") != 1):
+        raise RecipeError(f"{model}: no such folder, and not a Hub id (USER/NAME, or USER/NAME@REVISION)")
     return model
 
 

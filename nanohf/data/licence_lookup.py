@@ -1,11 +1,13 @@
 """Where a licence is read: a dataset's or model's card on the Hub, or the README.md of a folder. Never raises."""
 
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
 
+from nanohf.data.hub_names import split_revision
 from nanohf.data.licences import OTHER, UNKNOWN, known, strictest
 
 
@@ -19,15 +21,19 @@ class Licence:
 
 def folder_licence(folder: Path) -> Licence:
     """What the front matter of a folder's README.md says. A single file has none."""
-    if not folder.is_dir():
-        return Licence(UNKNOWN, "a single file has no card" if folder.exists() else "there is no such file or folder")
+    if not os.path.isdir(folder):  # of any text, where Path.is_dir() raises
+        there = os.path.exists(folder)
+        return Licence(UNKNOWN, "a single file has no card" if there else "there is no such file or folder")
     if not (folder / "README.md").is_file():
         return Licence(UNKNOWN, "the folder has no README.md")
     return _of_card(folder / "README.md", "the folder's README.md")
 
 
 def hub_licence(repo_id: str, kind: str) -> Licence:
-    """What the card of a dataset or model (`kind`) on the Hub says; without a network, its copy in the cache."""
+    """What the card of a dataset or model (`kind`) on the Hub says; without a network, its copy in the cache.
+
+    repo_id: of a model also USER/NAME@REVISION, whose own card counts.
+    """
     import httpx
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
@@ -35,8 +41,9 @@ def hub_licence(repo_id: str, kind: str) -> Licence:
     from nanohf.data.hub_errors import hub_answers, offline
 
     cached_only = offline() or not hub_answers()
+    name, revision = split_revision(repo_id)
     try:
-        path = hf_hub_download(repo_id, "README.md", repo_type=kind, local_files_only=cached_only)
+        path = hf_hub_download(name, "README.md", repo_type=kind, revision=revision, local_files_only=cached_only)
     except LocalEntryNotFoundError:
         why = "HF_HUB_OFFLINE is set" if offline() else "the Hub does not answer"
         return Licence(UNKNOWN, f"its card is not in the cache, and {why}")

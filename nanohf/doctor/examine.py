@@ -16,6 +16,7 @@ import transformers
 from transformers import AutoTokenizer
 
 from nanohf import console
+from nanohf.data.hub_names import pretrained
 from nanohf.data.sources import text_stream
 from nanohf.doctor import conversation_checks as chat
 from nanohf.doctor import training_checks as training
@@ -110,9 +111,8 @@ class Examination:
     def finished_tokenizer(self):
         """The one pretraining takes, if there is one already."""
         try:
-            return AutoTokenizer.from_pretrained(
-                runs.resolve(self.run_dir, self.recipes["pretrain"].settings.tokenizer)
-            )
+            source = runs.resolve(self.run_dir, self.recipes["pretrain"].settings.tokenizer)
+            return AutoTokenizer.from_pretrained(**pretrained(source))
         except RecipeError:
             return None
 
@@ -134,12 +134,12 @@ class Examination:
 
     def stage_tokenizer(self, stage: str):
         source = self.source(stage)
-        return AutoTokenizer.from_pretrained(source) if source else self.tokenizer
+        return AutoTokenizer.from_pretrained(**pretrained(source)) if source else self.tokenizer
 
     def model(self, stage: str):
         """The stage's own input, loaded as the stage does; else the pretrain recipe's model with random weights."""
         if source := self.source(stage):
-            return NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32)
+            return NanoHFForCausalLM.from_pretrained(**pretrained(source), dtype=torch.float32, use_safetensors=True)
         torch.manual_seed(0)
         return build_model(self.recipes["pretrain"].settings, self.tokenizer)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from transformers import PreTrainedConfig
 
 from nanohf.data.hub_errors import NotChecked, offline
+from nanohf.data.hub_names import pretrained
 from nanohf.doctor.check_result import Result
 from nanohf.errors import RecipeError
 from nanohf.recipe.loading import Recipe
@@ -44,7 +45,7 @@ def input_model(stage: str, run_dir: str, model: str) -> Result:
         why = f"model_name_or_path={model!r} is not a stage ({', '.join(MODEL_STAGES)}), no folder and no Hub id"
         return Result("fail", stage, what, "missing", why)
     try:
-        PreTrainedConfig.get_config_dict(source)
+        PreTrainedConfig.get_config_dict(**pretrained(source))
     except (OSError, ValueError) as error:
         if offline():
             why = "it is not in the cache, and HF_HUB_OFFLINE is set; unset it, or fetch the model before the run"

@@ -1,7 +1,9 @@
 """Paths tell a user's name and machine. What is published has their last part only, which tells the data."""
 
+import os
 import re
-from pathlib import Path
+
+from nanohf.data.hub_names import split_revision
 
 FILE = re.compile(r"file:/+", re.IGNORECASE)
 # Unix or Windows, as a whole value, which may have blanks; and within a text, where a path ends at one.
@@ -25,8 +27,9 @@ def _is_path(value: str) -> bool:
     """Names of the Hub have one slash at most; one that has more, or that is there, is a folder."""
     if LOCAL.match(value):
         return "\n" not in value
-    plain = "/" in value and "://" not in value and not re.search(r"\s", value)
-    return plain and (value.count("/") > 1 or Path(value).exists())
+    name, _ = split_revision(value)
+    plain = "/" in name and "://" not in name and not re.search(r"\s", name)
+    return plain and (name.count("/") > 1 or os.path.exists(name))  # of any text, where Path.exists() raises
 
 
 def _last(path: str) -> str:

@@ -15,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from nanohf import console
+from nanohf.data.hub_names import split_revision
 from nanohf.errors import PushError
 from nanohf.hub.card import card, eval_results_yaml, hub_id, public
 from nanohf.hub.licensing import check_push
@@ -131,7 +132,7 @@ def base_model(run_dir: Path, record: StageRecord) -> str | None:
     if source in STAGES:
         parent = runs.done(run_dir, source)
         return parent.pushed_to if parent else None
-    return hub_id(source)
+    return hub_id(split_revision(source)[0])
 
 
 def published(folder: Path) -> list[Path]:

@@ -138,7 +138,7 @@ def _read(data: list[dict]) -> list[DataUsed]:
 def _source(stage: str, source: dict[str, Any], had: DataUsed | None) -> DataUsed:
     dataset = source["dataset"]
     ours = dataset == "builtin" or dataset.endswith(SUFFIXES)
-    on_hub = HUB_NAME.fullmatch(dataset) and not Path(dataset).exists()
+    on_hub = HUB_NAME.fullmatch(dataset) and not os.path.exists(dataset)
     place = OWN if ours else DATASET if on_hub else LOCAL
     if licence := source.get("license"):
         return DataUsed(dataset, stage, place, licence, STATED)
@@ -168,7 +168,7 @@ def _inherited(
     if source in planned:
         return planned[source]
     folder = run_dir / source if source in STAGES else Path(source)
-    if source not in STAGES and not folder.is_dir():
+    if source not in STAGES and not os.path.isdir(source):
         return [_looked_up(source, stage, MODEL)]
     if not (folder / "stage.json").is_file():
         if folder.is_dir():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from nanohf.data.hub_names import pretrained
 from nanohf.errors import NanoHFError, RecipeError
 
 
@@ -16,7 +17,7 @@ def model_type(source: str) -> str:
     from transformers.utils.hub import LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        config, _ = PreTrainedConfig.get_config_dict(source)
+        config, _ = PreTrainedConfig.get_config_dict(**pretrained(source))
     except (OSError, ValueError) as error:
         causes = list(_causes(error))
         status = next(filter(None, (getattr(getattr(e, "response", None), "status_code", None) for e in causes)), None)

@@ -188,7 +188,7 @@ def resolve(run_dir: str | Path, model: str) -> str:
     Raises:
         RecipeError: a stage of this run that is not finished.
     """
-    if model not in STAGES and ("/" in model or Path(model).is_dir()):
+    if model not in STAGES and ("/" in model or os.path.isdir(model)):
         return model
     if done(run_dir, model) is None:
         raise RecipeError(f"{run_dir} has no finished stage {model!r}, and there is no such folder. Run it first.")

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 import nanohf.model  # noqa: F401 for the Auto classes
 from nanohf import console
+from nanohf.data.hub_names import pretrained
 from nanohf.data.word_problems import problems, prompt_ids
 from nanohf.evals.pass_at_k import score, shown
 from nanohf.generation.engine import Engine
@@ -102,10 +103,10 @@ def load_model(stage, args) -> tuple:
     """The model to train, with its adapters if the recipe has LoRA, and its tokenizer."""
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
     model_type(source)  # if there is no such model, it says so in a line
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(**pretrained(source), dtype=torch.float32, use_safetensors=True)
     if args.use_vllm:
         refuse_nanohf(model)
-    return with_lora(stage, model), AutoTokenizer.from_pretrained(source)
+    return with_lora(stage, model), AutoTokenizer.from_pretrained(**pretrained(source))
 
 
 def held_out_score(stage, args, engine: Engine, test_problems, trainer: WordProblemTrainer) -> Callable[[], dict]:

@@ -14,6 +14,7 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from transformers import AutoTokenizer
 
 from nanohf import console
+from nanohf.data.hub_names import pretrained
 from nanohf.data.packing import PackedLoader
 from nanohf.data.source_state import source_state
 from nanohf.data.sources import skipped_files, text_stream
@@ -58,7 +59,7 @@ def work(recipe: Recipe) -> None:
     accelerator = open_accelerator(recipe)
     checkpoints = runs.claim(recipe)
 
-    tokenizer = AutoTokenizer.from_pretrained(runs.resolve(config.run_dir, config.tokenizer))
+    tokenizer = AutoTokenizer.from_pretrained(**pretrained(runs.resolve(config.run_dir, config.tokenizer)))
     tokenizer.model_max_length = config.max_length
     model = build_model(config, tokenizer)
     parameters = model.num_parameters()

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, set_seed
 from trl import SFTTrainer
 
 from nanohf import console
+from nanohf.data.hub_names import pretrained
 from nanohf.data.mixture import mixture, source_rows
 from nanohf.errors import RecipeError
 from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
@@ -48,7 +49,7 @@ def work(recipe: Recipe) -> None:
 
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
     model = with_lora(stage, starting_model(source))
-    tokenizer = AutoTokenizer.from_pretrained(source, model_max_length=NO_LIMIT)
+    tokenizer = AutoTokenizer.from_pretrained(**pretrained(source), model_max_length=NO_LIMIT)
     optimizer, schedule = make_optimizer(stage, model)
     if stage.carry_optimizer and optimizer is not None:
         carry_over(optimizer, model, source)
@@ -104,7 +105,7 @@ def starting_model(source: str) -> NanoHFForCausalLM:
     """The model that the stage starts from. Of another architecture, weights would be left out and others made up."""
     if (kind := model_type(source)) != NanoHFConfig.model_type:
         raise RecipeError(f"model_name_or_path={source} is a {kind} model, not nanohf; see nanohf convert")
-    return NanoHFForCausalLM.from_pretrained(source, dtype=torch.float32)
+    return NanoHFForCausalLM.from_pretrained(**pretrained(source), dtype=torch.float32, use_safetensors=True)
 
 
 def measure(held_out: HeldOut, trainer: SFTTrainer) -> list[dict]:

@@ -1,19 +1,25 @@
 """Pretraining's checkpoints: checkpoints/pretrain/step-N, whose weights have no compiler's or DDP's names.
 
-model.safetensors, optimizer.bin and random states as accelerate saves them; loader-RANK.json, the place in the text;
-progress.json, `pretrain_loop.Position` and the horizon; complete.json, the seal of `runs.checkpoint_files`.
+model.safetensors; optimizer.safetensors, its parameter groups in the header; loader-RANK.json, the place in the text;
+progress.json, `pretrain_loop.Position` and the horizon; complete.json, the seal of `runs.checkpoint_files`. Nothing in
+them runs when it is read, so they may come from others. Only FSDP2's shards are accelerate's own, which are pickled.
+No random states: nothing in the loop draws a number.
 """
 
 import json
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
 from nanohf.data.packing import dealt
+from nanohf.errors import RecipeError
 from nanohf.runs.checkpoint_files import last_good, numbered, put_in_place
 from nanohf.runs.stage_record import write_json
 from nanohf.train.finite_weights import refuse_nonfinite
 
+MODEL, OPTIMIZER, GROUPS = "model.safetensors", "optimizer.safetensors", "param_groups"
 WRAPPERS = ("_orig_mod.", "module.")  # that torch.compile and DDP put before a parameter's name
 
 
@@ -33,8 +39,7 @@ def save_checkpoint(accelerator, loader, state: dict, checkpoints: Path, keep: i
                 shutil.rmtree(half)
             partial.mkdir(parents=True)
         accelerator.wait_for_everyone()
-        with plain_names(accelerator):
-            accelerator.save_state(str(partial))
+        save_state(accelerator, partial)
         write_json(partial / f"loader-{accelerator.process_index}.json", loader.state_dict())
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
@@ -54,12 +59,14 @@ def progress_of(checkpoint: Path) -> dict:
 
 
 def load_checkpoint(accelerator, loader, checkpoint: Path) -> dict:
-    """Restores model, optimizer, random states and the loader of this process. Returns the progress.
+    """Restores model, optimizer and the loader of this process. Returns the progress.
 
     With another number of processes than wrote it, what waited on those is dealt out: nothing is lost or read twice.
+
+    Raises:
+        RecipeError: it is of another model, or an older nanohf wrote it.
     """
-    with plain_names(accelerator):
-        accelerator.load_state(str(checkpoint))
+    load_state(accelerator, checkpoint)
     state = progress_of(checkpoint)
     before, now = state["horizon"]["processes"], accelerator.num_processes
     loaders = [json.loads((checkpoint / f"loader-{i}.json").read_text()) for i in range(before)]
@@ -70,22 +77,42 @@ def load_checkpoint(accelerator, loader, checkpoint: Path) -> dict:
     return state
 
 
-@contextmanager
-def plain_names(accelerator):
-    """Within, accelerate saves and loads models without what torch.compile and DDP put around them."""
+def save_state(accelerator, folder: Path) -> None:
+    """Model and optimizer. All processes call it, and the first one writes."""
+    if accelerator.is_fsdp2:
+        accelerator.save_state(str(folder))
+        return
+    (model,), (optimizer,) = accelerator._models, accelerator._optimizers
+    state = optimizer.state_dict()  # of all processes
+    if accelerator.is_main_process:
+        moments = {f"{i}.{kind}": t for i, kept in state["state"].items() for kind, t in kept.items()}
+        save_file({plain(name): weight for name, weight in model.state_dict().items()}, folder / MODEL)
+        save_file(moments, folder / OPTIMIZER, {GROUPS: json.dumps(state["param_groups"])})
 
-    def save(models, weights: list[dict], folder) -> None:
-        weights[:] = [{plain(name): weight for name, weight in model.items()} for model in weights]
 
-    def load(models: list, folder) -> None:
-        models[:] = [accelerator.unwrap_model(model, keep_torch_compile=False) for model in models]
-
-    hooks = [accelerator.register_save_state_pre_hook(save), accelerator.register_load_state_pre_hook(load)]
+def load_state(accelerator, checkpoint: Path) -> None:
+    if accelerator.is_fsdp2:
+        accelerator.load_state(str(checkpoint))
+        return
+    (model,), (optimizer,) = accelerator._models, accelerator._optimizers
+    if not (checkpoint / OPTIMIZER).is_file():
+        raise RecipeError(
+            f"{checkpoint} has no {OPTIMIZER}: an older nanohf or FSDP wrote it. Resume it with that, or start the "
+            "stage again: --from pretrain"
+        )
+    state: dict[int, dict] = {}
+    with safe_open(checkpoint / OPTIMIZER, "pt") as moments:
+        groups = json.loads(moments.metadata()[GROUPS])
+        for name in moments.keys():  # noqa: SIM118  # not a mapping
+            index, _, kind = name.partition(".")
+            state.setdefault(int(index), {})[kind] = moments.get_tensor(name)
     try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+        plainly = accelerator.unwrap_model(model, keep_torch_compile=False)
+        plainly.load_state_dict(load_file(checkpoint / MODEL))
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    except (RuntimeError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise RecipeError(f"{checkpoint} is of another model than the recipe's: {why}") from error
 
 
 def plain(name: str) -> str:
