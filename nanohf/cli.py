@@ -42,6 +42,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--push", metavar="USER/NAME", help="push every stage to the Hub as USER/NAME-STAGE")
     parser.add_argument("--license", metavar="ID", help=LICENSE)
+    parser.add_argument("--from-hub", metavar="USER/NAME[@REVISION]", help="continue from the stages pushed there")
     parser.add_argument("--from", dest="first", metavar="STAGE", help="do this stage and those after it again")
     parser.add_argument("--until", dest="last", metavar="STAGE", help="stop after this stage")
     parser.add_argument("--accelerate-config", metavar="FILE", help="default: ours for this machine")
@@ -49,8 +50,10 @@ def _run(parser: argparse.ArgumentParser) -> None:
     def handler(args) -> int:
         from nanohf.pipeline import run
 
-        stages = (args.first, args.last)
-        return run(args.recipe_dir, args.name, args.set, args.push, *stages, args.accelerate_config, args.license)
+        return run(
+            args.recipe_dir, args.name, args.set, args.push, args.first, args.last, args.accelerate_config, args.license,
+            args.from_hub,
+        )  # fmt: skip
 
     parser.set_defaults(handler=handler)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nanohf import console
 from nanohf.errors import PushError, RecipeError
+from nanohf.hub.paths import without_paths
 from nanohf.recipe.loading import Recipe
 from nanohf.recipe.recipe_folder import find_recipe_folder, load_all, run_folder, shipped, stage_arguments
 from nanohf.recipe.source_errors import check_sources
@@ -37,12 +38,17 @@ def run(
     last: str | None = None,
     accelerate_config: str | None = None,
     licence: str | None = None,
+    from_hub: str | None = None,
 ) -> int:
     """Runs the recipes of a folder; returns the exit status: 0, a failed stage's, or 1 if only a push failed.
+
+    from_hub: USER/NAME[@REVISION], whose stages are fetched first: see `nanohf.hub.fetch`.
 
     Raises:
         RecipeError: anything wrong with the recipes or the arguments, all of it at once, before any stage starts.
     """
+    if from_hub and first:
+        raise RecipeError(f"--from {first} and --from-hub: give one. --from-hub USER/NAME-STAGE says where to continue")
     folder = find_recipe_folder(recipe_dir)
     run_dir = run_folder(name or folder.name)
     stages = stages_between(first, last)
@@ -50,6 +56,12 @@ def run(
     recipes = load_all(arguments)
     launcher = launch_command(accelerate_config)
     with disk_full_said(run_dir), run_lock(run_dir):
+        if from_hub:
+            from nanohf.hub.fetch import fetch
+
+            fetched = STAGES.index(fetch(from_hub, run_dir))
+            left = [stage for stage in stages if runs.is_done(run_dir, stage) or STAGES.index(stage) > fetched]
+            recipes = {stage: recipes[stage] for stage in left}  # the model of the last one is all that the next needs
         return work(recipes, arguments, launcher, first)
 
 
@@ -86,6 +98,7 @@ def check(recipes: dict[str, Recipe], todo: list[str]) -> None:
     Raises:
         RecipeError: what would end one of the stages `todo`.
     """
+    check_inputs(recipes, todo)
     check_sources({stage: recipes[stage] for stage in todo})
     check_licences(recipes, todo)
     check_carried(recipes, todo)
@@ -135,6 +148,21 @@ def check_licences(recipes: dict[str, Recipe], todo: list[str]) -> None:
 
     to_push = [stage for stage, recipe in recipes.items() if recipe.push_to_hub]
     check_run(recipes, todo, [stage for stage in to_push if stage in todo or unpushed(recipes[stage])])
+
+
+def check_inputs(recipes: dict[str, Recipe], todo: list[str]) -> None:
+    """Refuses a run in which a stage needs another that is neither finished nor one of `todo`."""
+    errors = []
+    for stage in todo:
+        settings = recipes[stage].settings
+        needed = [getattr(settings, "tokenizer", None), getattr(settings, "model_name_or_path", None)]
+        needed += settings.stages if stage == "evaluate" else []
+        missing = [name for name in needed if name in STAGES and name not in todo]
+        if missing := [name for name in missing if not runs.is_done(settings.run_dir, name)]:
+            names = ", ".join(missing)
+            errors.append(f"{stage} needs {names}, which is not finished in {settings.run_dir}; run it first")
+    if errors:
+        raise RecipeError(errors)
 
 
 def check_carried(recipes: dict[str, Recipe], todo: list[str]) -> None:
@@ -227,7 +255,8 @@ def skip(recipe: Recipe) -> None:
     run_dir, stage = recipe.run_dir, recipe.stage
     record = runs.evaluated(run_dir) if stage == "evaluate" else runs.done(run_dir, stage)
     console.progress(f"done already: {run_dir / (runs.RESULTS if stage == 'evaluate' else stage)}")
-    if changed := runs.changed_keys(record.recipe, recipe.written):
+    wanted = recipe.written if record.fetched_from is None else without_paths(recipe.written)  # of a fetched one, as it was published
+    if changed := runs.changed_keys(record.recipe, wanted):
         console.warning(f"it was made with another {', '.join(changed)}; to redo it: --from {stage}")
 
 

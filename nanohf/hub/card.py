@@ -17,10 +17,10 @@ from nanohf.recipe.credentials import without_credentials
 from nanohf.recipe.recipe_folder import shipped
 from nanohf.recipe.stage_names import STAGES
 from nanohf.runs.data_used import DATASET, DataUsed, named_sources, recorded, trained_sources
-from nanohf.runs.stage_record import EvaluationRecord, StageRecord
+from nanohf.runs.stage_record import SCHEMA_VERSION, EvaluationRecord, StageRecord
 from nanohf.tokenizer.render import fenced
 
-PRIVATE = ("host", "pushed_to")  # of stage.json: nobody's business
+PRIVATE = ("host", "pushed_to", "fetched_from")  # of stage.json: nobody's business
 MACHINE = ("run_dir", "output_dir", "hub_token")  # of a recipe, likewise
 
 # lm-eval task -> Hub dataset, configuration. Other tasks are named by the harness's name.
@@ -90,7 +90,7 @@ def public(record: StageRecord) -> dict:
         key: value for key, value in asdict(record).items() if key not in PRIVATE and value not in (None, [], {})
     }
     recipe = {key: value for key, value in record.recipe.items() if key not in MACHINE}
-    return without_paths(without_credentials(figures | {"recipe": recipe}))
+    return {"schema_version": SCHEMA_VERSION} | without_paths(without_credentials(figures | {"recipe": recipe}))
 
 
 def hub_id(name: str | None) -> str | None:

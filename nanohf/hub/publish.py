@@ -131,7 +131,7 @@ def base_model(run_dir: Path, record: StageRecord) -> str | None:
     source = record.recipe.get("model_name_or_path", "pretrain")
     if source in STAGES:
         parent = runs.done(run_dir, source)
-        return parent.pushed_to if parent else None
+        return parent.pushed_to or parent.fetched_from if parent else None
     return hub_id(split_revision(source)[0])
 
 

@@ -59,12 +59,12 @@ class StageRecord(_Written):
 
     stage: str
     finished: str  # ISO 8601, UTC
-    host: str  # never published
     minutes: float
     metric: str
     before: float
     after: float
     recipe: dict[str, Any]
+    host: str = ""  # never published; of a stage that was fetched from the Hub it is not known
     versions: dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
     world_size: int = 1
@@ -78,6 +78,7 @@ class StageRecord(_Written):
     resumed: bool = False
     nonfinite_steps: int = 0  # not applied
     pushed_to: str | None = None  # the Hub repo
+    fetched_from: str | None = None  # the Hub repo, if it was not made in this run's folder
     data: list[dict] = field(default_factory=list)  # its own and its parents', with licences: see runs.data_used
     hub_license: str | None = None  # what the user decided with nanohf push --license, or in the recipe
 
