@@ -50,10 +50,9 @@ def _run(parser: argparse.ArgumentParser) -> None:
     def handler(args) -> int:
         from nanohf.pipeline import run
 
-        return run(
-            args.recipe_dir, args.name, args.set, args.push, args.first, args.last, args.accelerate_config, args.license,
-            args.from_hub,
-        )  # fmt: skip
+        stages = (args.first, args.last)
+        rest = (args.accelerate_config, args.license, args.from_hub)
+        return run(args.recipe_dir, args.name, args.set, args.push, *stages, *rest)
 
     parser.set_defaults(handler=handler)
 

@@ -58,7 +58,9 @@ def sessions(source: str, max_new_tokens: int, temperature: float) -> Callable:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = AutoModelForCausalLM.from_pretrained(**pretrained(source), dtype=torch.float32, use_safetensors=True)
     network.to(device)  # type: ignore[arg-type]  # declared as a function, not a method
-    return partial(Session, Engine(network, AutoTokenizer.from_pretrained(**pretrained(source))), max_new_tokens, temperature)
+    return partial(
+        Session, Engine(network, AutoTokenizer.from_pretrained(**pretrained(source))), max_new_tokens, temperature
+    )
 
 
 def talk(session) -> None:

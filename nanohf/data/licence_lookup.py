@@ -1,6 +1,7 @@
 """Where a licence is read: a dataset's or model's card on the Hub, or the README.md of a folder. Never raises."""
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,13 +11,19 @@ import yaml
 from nanohf.data.hub_names import split_revision
 from nanohf.data.licences import OTHER, UNKNOWN, known, strictest
 
+LANGUAGE = re.compile(r"[a-z]{2,3}")
+
 
 @dataclass(frozen=True)
 class Licence:
-    """id: as the Hub spells it, or `unknown`; origin: where it was read, or why it is not known."""
+    """id: as the Hub spells it, or `unknown`; origin: where it was read, or why it is not known.
+
+    languages: those that the same card names, as codes: en, fr, zho.
+    """
 
     id: str
     origin: str
+    languages: tuple[str, ...] = ()
 
 
 def folder_licence(folder: Path) -> Licence:
@@ -64,13 +71,18 @@ def _of_card(path: Path, name: str) -> Licence:
         header = metadata_load(path) or {}
     except (OSError, ValueError, yaml.YAMLError):
         return Licence(UNKNOWN, f"{name}: its front matter cannot be read")
-    value = header.get("license")
-    values = [str(one) for one in (value if isinstance(value, list) else [value]) if one]
+    values = _listed(header, "license")
+    languages = tuple(filter(LANGUAGE.fullmatch, _listed(header, "language")))
     if not values:
-        return Licence(UNKNOWN, f"{name} names no license")
+        return Licence(UNKNOWN, f"{name} names no license", languages)
     if unlisted := [one for one in values if known(one) == UNKNOWN]:
-        return Licence(UNKNOWN, f"{name} says {_short(unlisted[0])}")
-    return Licence(strictest(values), name if strictest(values) != OTHER else f"{name} says other")
+        return Licence(UNKNOWN, f"{name} says {_short(unlisted[0])}", languages)
+    return Licence(strictest(values), name if strictest(values) != OTHER else f"{name} says other", languages)
+
+
+def _listed(header: dict, key: str) -> list[str]:
+    value = header.get(key)
+    return [str(one) for one in (value if isinstance(value, list) else [value]) if one]
 
 
 def _short(value: str) -> str:

@@ -1,6 +1,7 @@
 """What the machine can do: its precision, its compiler, its peak; and what cannot be spread over its processes."""
 
 import os
+import platform
 import re
 import resource
 from pathlib import Path
@@ -108,6 +109,15 @@ def compiled(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
         )
         return model
     return torch.compile(model, dynamic=False)  # type: ignore[return-value]  # a module, declared as a function
+
+
+def device_name(device: torch.device) -> str:
+    """As its maker calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.is_file() else None
+    return found[1] if found and device.type == "cpu" else f"{device.type.upper()} ({platform.machine()})"
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:

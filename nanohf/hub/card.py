@@ -1,46 +1,52 @@
 """Model cards: what a stage's stage.json and the run's results.json say, and not a number more.
 
-`model_cards/STAGE.md.jinja` is filled here; an absent figure reads "not measured".
+`model_cards/STAGE.md.jinja` is filled here; an absent figure reads "not measured". Values get into it as text only
+(`card_text`): a template is never made of them.
 """
 
 import re
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import yaml
-from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
-from jinja2 import Environment, FileSystemLoader, Undefined
+from huggingface_hub import ModelCard
+from jinja2 import Environment, FileSystemLoader
 
+from nanohf.data.hub_names import split_revision
+from nanohf.hub.card_metadata import eval_results_yaml, evaluated_on, metadata, pass_keys, scores_of
+from nanohf.hub.card_text import code, hub_id, inline, known, linked, named
 from nanohf.hub.licensing import card_licence, merged
 from nanohf.hub.paths import without_paths
 from nanohf.recipe.credentials import without_credentials
 from nanohf.recipe.recipe_folder import shipped
 from nanohf.recipe.stage_names import STAGES
-from nanohf.runs.data_used import DATASET, DataUsed, named_sources, recorded, trained_sources
+from nanohf.runs.curves import FILE, curves_of
+from nanohf.runs.data_used import DATASET, DataUsed, named_sources, recorded
 from nanohf.runs.stage_record import SCHEMA_VERSION, EvaluationRecord, StageRecord
+from nanohf.scaling.parameters import hidden_size, parameters
 from nanohf.tokenizer.render import fenced
+
+__all__ = ["card", "eval_results_yaml", "hub_id", "public", "recipe_yaml", "started_with"]
 
 PRIVATE = ("host", "pushed_to", "fetched_from")  # of stage.json: nobody's business
 MACHINE = ("run_dir", "output_dir", "hub_token")  # of a recipe, likewise
-
-# lm-eval task -> Hub dataset, configuration. Other tasks are named by the harness's name.
-TASK_DATA = {
-    "nanohf_gsm8k": ("openai/gsm8k", "main"),
-    "nanohf_mmlu": ("cais/mmlu", "all"),
-    "nanohf_arc_easy": ("allenai/ai2_arc", "ARC-Easy"),
-    "nanohf_arc_challenge": ("allenai/ai2_arc", "ARC-Challenge"),
-}
-GSM8K_TEST_ROWS = 1319
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+PUBLISHING = ("push_to_hub", "hub_model_id", "hub_private_repo")  # what who trains it again decides anew
 
 
-def card(record: StageRecord, results: EvaluationRecord | None, repo_id: str, base_model: str | None = None) -> str:
+def card(
+    record: StageRecord,
+    results: EvaluationRecord | None,
+    repo_id: str,
+    base_model: str | None = None,
+    chain: list[str] | None = None,
+) -> str:
     """The README.md of a stage.
 
-    results: the run's, if there are any; base_model: the Hub id that the stage was made from.
+    results: the run's, if there are any; base_model: the Hub id that the stage was made from; chain: the stages whose
+    recipes stand beside it, the first one first; None: all from the tokenizer on.
     """
     results = results and replace(results, **without_paths(without_credentials(asdict(results))))
-    stage, figures, scores = record.stage, public(record), _scores(record.stage, results)
+    stage, figures, scores = record.stage, public(record), scores_of(record.stage, results)
+    repo_id = re.sub(r"[^\w./-]", "-", repo_id)
     recipe, curve = figures["recipe"], record.pass_at_k
     environment = Environment(
         loader=FileSystemLoader(shipped("model_cards")),
@@ -48,40 +54,45 @@ def card(record: StageRecord, results: EvaluationRecord | None, repo_id: str, ba
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"known": _known, "fenced": fenced}
+    environment.filters |= {"known": known, "fenced": fenced}
     text = environment.get_template(f"{stage}.md.jinja").render(
-        metadata=_metadata(record, figures, results, repo_id, base_model).to_yaml(),
+        metadata=metadata(record, figures, results, repo_id, base_model).to_yaml(),
         repo_id=repo_id,
+        name=repo_id.split("/")[-1],
         record=figures,
+        size=_size(record),
+        device=_device(record),
+        time=f"{known(record.minutes / 60)} hours" if record.minutes >= 120 else f"{known(record.minutes)} minutes",
         made_from=_made_from(recipe, base_model),
         sources=[_described(source) for source in named_sources(stage, recipe)],
         licence=card_licence(record),
         data=[_licensed(data) for data in merged(recorded(record))],
         evaluation=_rows(scores),
-        word_problems=_named(_evaluated_on(results)) if "pass_at_k" in scores else None,
-        curve=[row | {"step": _known(point.get("step"))} for point in _ends(curve) for row in _pass_rows(point)],
+        word_problems=named(evaluated_on(results)) if "pass_at_k" in scores else None,
+        curve=[row | {"step": known(point.get("step"))} for point in _ends(curve) for row in _pass_rows(point)],
         example=curve[-1].get("example") if curve else None,
-        recipe_yaml=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=110).strip(),
-        versions=", ".join(f"{name} {found}" for name, found in record.versions.items()),
+        picture=FILE if curves_of(record) else None,
+        space=hub_id(recipe.get("trackio_space_id")),
+        first=(chain or STAGES)[0],
+        recipe_yaml=recipe_yaml(record),
+        versions=", ".join(f"{inline(name)} {inline(found)}" for name, found in record.versions.items()),
     )
-    return str(ModelCard(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"))
+    text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return str(ModelCard(text.encode("utf-8", "replace").decode("utf-8")))
 
 
-def eval_results_yaml(stage: str, results: EvaluationRecord | None) -> str | None:
-    """`.eval_results/nanohf.yaml`, which feeds a benchmark's leaderboard; None where nothing may claim a place there.
+def recipe_yaml(record: StageRecord) -> str:
+    """What was set, as a recipe that trains it again: without where it was written and published."""
+    recipe = {key: value for key, value in public(record)["recipe"].items() if key not in PUBLISHING}
+    return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=110).strip()
 
-    Only GSM8K can: the Hub takes entries for registered benchmarks, and of our tasks' datasets openai/gsm8k is one. A
-    limited evaluation (fewer than all 1,319 test rows) gives none, since it would not be the benchmark's own figure;
-    nor does the toy world, which is not on the Hub.
-    """
-    task = _scores(stage, results).get("tasks", {}).get("nanohf_gsm8k")
-    if not task or task.get("n") != GSM8K_TEST_ROWS:
+
+def started_with(record: StageRecord) -> str | None:
+    """What the stage's recipe starts from: a stage, a folder or a Hub id; None for the tokenizer."""
+    if record.stage == "tokenizer":
         return None
-    notes = "no examples, greedy, with nanohf's calculator"
-    entry = EvalResultEntry(
-        dataset_id="openai/gsm8k", task_id="gsm8k", value=round(100 * task["value"], 2), notes=notes
-    )
-    return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
+    key, default = ("tokenizer",) * 2 if record.stage == "pretrain" else ("model_name_or_path", "pretrain")
+    return record.recipe.get(key) or default
 
 
 def public(record: StageRecord) -> dict:
@@ -93,81 +104,48 @@ def public(record: StageRecord) -> dict:
     return {"schema_version": SCHEMA_VERSION} | without_paths(without_credentials(figures | {"recipe": recipe}))
 
 
-def hub_id(name: str | None) -> str | None:
-    """The name if it is a Hub id; None for builtin, a folder, an identity file or a stage's name."""
-    local = not name or name.endswith((".yaml", ".yml")) or not HUB_ID.fullmatch(name) or Path(name).exists()
-    return None if local else name
+def _size(record: StageRecord) -> str | None:
+    """The parameters as the formula gives them, where it gives as many as there are."""
+    if not (record.depth and record.vocab_size and record.parameters):
+        return None
+    depth, vocab_size, heads = record.depth, record.vocab_size, record.recipe.get("num_attention_heads")
+    if parameters(depth, vocab_size).total == record.parameters:
+        shape = f"V = {vocab_size:,} (vocabulary), C = {hidden_size(depth):,} (hidden size), L = {depth} (depth)"
+        return f"{record.parameters:,} = 2·V·C + 12·L·C², where {shape}"
+    parts = asdict(parameters(depth, vocab_size, "modern", heads))
+    if sum(parts.values()) != record.parameters:
+        return None
+    return f"{record.parameters:,} = " + " + ".join(f"{n:,} ({name.replace('_', ' ')})" for name, n in parts.items())
 
 
-def _metadata(
-    record: StageRecord, public: dict, results: EvaluationRecord | None, repo_id: str, base_model: str | None
-) -> ModelCardData:
-    stage = record.stage
-    figures = _model_index(stage, public, results) if stage != "tokenizer" else []
-    used = [source["dataset"] for source in trained_sources(stage, public["recipe"])]
-    return ModelCardData(
-        library_name="transformers",
-        pipeline_tag="text-generation" if stage != "tokenizer" else None,
-        license=card_licence(record).id,
-        tags=["nanohf", stage],
-        datasets=list(dict.fromkeys(filter(None, map(hub_id, used)))) or None,
-        base_model=base_model,
-        model_name=repo_id.split("/")[-1] if figures else None,
-        eval_results=figures or None,
-    )
-
-
-def _model_index(stage: str, record: dict, results: EvaluationRecord | None) -> list[EvalResult]:
-    """Every figure with the data it was measured on. Data that is on no Hub is named, not given an id."""
-
-    def entry(dataset: str, metric: str, value: float, n: int | None = None, config: str | None = None, split="test"):
-        return EvalResult(
-            task_type="text-generation",
-            dataset_type=hub_id(dataset) or dataset,
-            dataset_name=_named(dataset),
-            dataset_config=config,
-            dataset_split=split,
-            metric_type=metric.replace(" ", "_"),
-            metric_name=f"{metric} (n = {n:,})" if n else metric,
-            metric_value=value,
-        )
-
-    scores, entries = _scores(stage, results), []
-    if "pass_at_k" in scores:
-        dataset, measured = _evaluated_on(results), scores["pass_at_k"]
-        entries += [entry(dataset, k, measured[k][0], measured["n"]) for k in _ks(measured)]
-    elif "after" in record and "metric" in record:
-        sources = named_sources(stage, record["recipe"])  # the loss is of conversations only
-        held_out = [s["dataset"] for s in sources if s.get("held_out") and s.get("converter") != "document"]
-        data = held_out or [s["dataset"] for s in sources]
-        name = data[0] if len(set(data)) == 1 else "mixture of " + ", ".join(dict.fromkeys(map(_named, data)))
-        split = "validation" if stage == "pretrain" else "test"
-        entries.append(entry(name, record["metric"], record["after"], split=split))
-    for task, result in scores.get("tasks", {}).items():
-        dataset, config = TASK_DATA.get(task, (task, None))
-        entries.append(entry(dataset, result["metric"], result["value"], result.get("n"), config))
-    return entries
+def _device(record: StageRecord) -> str:
+    processes = f", {record.world_size} processes" if record.world_size > 1 else ""
+    name = f" ({inline(record.device_name)})" if record.device_name else ""
+    return f"{inline(record.device)}{name}{processes}"
 
 
 def _licensed(data: DataUsed) -> dict:
     """A line of the card's table of data and licences, all as text."""
-    name = _named(without_paths(data.dataset))
-    if data.on_hub:
+    name = named(without_paths(data.dataset))
+    repo_id, revision = split_revision(data.dataset)
+    if data.on_hub and (data.place == DATASET or hub_id(repo_id)):
         kind = "datasets/" if data.place == DATASET else ""
-        name = f"[{data.dataset}](https://huggingface.co/{kind}{data.dataset})"
+        name = f"[{inline(repo_id)}](https://huggingface.co/{kind}{repo_id})"
+        name += f" at {inline(revision)}" if revision else ""
     return {
         "name": name,
-        "stage": data.stage,
-        "licence": f"`{_inline(data.licence)}`",
-        "origin": _inline(without_paths(data.origin)),
-        "rows": _known(data.rows, "-"),
-        "tokens": _known(data.tokens, "-"),
+        "stage": inline(data.stage),
+        "licence": code(data.licence),
+        "origin": inline(without_paths(data.origin)),
+        "rows": known(data.rows, "-"),
+        "tokens": known(data.tokens, "-"),
     }
 
 
 def _described(source: dict) -> str:
     """`[openai/gsm8k](...), main, train, 2 epochs` for the card's list."""
-    parts = [_linked(source["dataset"]), source.get("config"), source.get("split", "train")]
+    config, split = (inline(value) if (value := source.get(key)) else None for key in ("config", "split"))
+    parts = [linked(source["dataset"]), config, split or "train"]
     parts += [f"the first {int(source['rows']):,} rows" if source.get("rows") else None]  # an override is a string
     parts += [f"{source['epochs']:g} epochs" if source.get("epochs", 1) != 1 else None]
     parts += ["plain documents, all of their tokens" if source.get("converter") == "document" else None]
@@ -179,44 +157,25 @@ def _described(source: dict) -> str:
 def _made_from(recipe: dict, base_model: str | None) -> str:
     source = recipe.get("model_name_or_path", "pretrain")
     if base_model:
-        return f"[{base_model}](https://huggingface.co/{base_model})"
-    return f"the run's stage `{source}`" if source in STAGES else f"`{_inline(source)}`"
-
-
-def _linked(dataset: str) -> str:
-    return f"[{dataset}](https://huggingface.co/datasets/{dataset})" if hub_id(dataset) else _named(dataset)
-
-
-def _named(dataset: str) -> str:
-    return "nanohf's builtin toy world" if dataset == "builtin" else _inline(dataset)
-
-
-def _inline(name: str) -> str:
-    """A name that can end neither its line nor its code span nor its cell of a table."""
-    return " ".join(name.split()).replace("`", "'").replace("|", "/")
-
-
-def _evaluated_on(results: EvaluationRecord | None) -> str:
-    return results.recipe.get("dataset", "builtin") if results else "builtin"
-
-
-def _scores(stage: str, results: EvaluationRecord | None) -> dict:
-    return results.stages.get(stage, {}) if results else {}
+        _, revision = split_revision(source)
+        at = f" at {code(revision)}" if revision else ""
+        return f"[{base_model}](https://huggingface.co/{base_model}){at}"
+    return f"the run's stage `{source}`" if source in STAGES else code(source)
 
 
 def _rows(scores: dict) -> list[dict]:
     """The lines of the evaluation table: what, value, interval, n, all as text."""
     rows = []
     if "bpb" in scores:
-        rows.append({"what": "bits per byte", "value": _known(scores["bpb"]), "interval": "-", "n": "-"})
+        rows.append({"what": "bits per byte", "value": known(scores["bpb"]), "interval": "-", "n": "-"})
     rows += _pass_rows(scores["pass_at_k"]) if "pass_at_k" in scores else []
     for task, result in scores.get("tasks", {}).items():
         value, stderr = result["value"], result.get("stderr")
         interval = (
-            "not measured" if stderr is None else f"[{_known(value - 1.96 * stderr)}, {_known(value + 1.96 * stderr)}]"
+            "not measured" if stderr is None else f"[{known(value - 1.96 * stderr)}, {known(value + 1.96 * stderr)}]"
         )
-        what = f"{task} ({result['metric']})"
-        rows.append({"what": what, "value": _known(value), "interval": interval, "n": _known(result.get("n"))})
+        what = inline(f"{task} ({result['metric']})")
+        rows.append({"what": what, "value": known(value), "interval": interval, "n": known(result.get("n"))})
     return rows
 
 
@@ -225,22 +184,8 @@ def _pass_rows(measured: dict) -> list[dict]:
         interval = f"[{100 * low:.1f}%, {100 * high:.1f}%]"
         return {"what": k, "value": f"{100 * mean:.1f}%", "interval": interval, "n": f"{measured['n']:,}"}
 
-    return [row(k, *measured[k]) for k in _ks(measured)]
-
-
-def _ks(measured: dict) -> list[str]:
-    """pass@1 and pass@(number of samples)."""
-    return [k for k in dict.fromkeys(("pass@1", f"pass@{measured.get('num_samples', 1)}")) if k in measured]
+    return [row(k, *measured[k]) for k in pass_keys(measured)]
 
 
 def _ends(curve: list[dict]) -> list[dict]:
     return curve if len(curve) < 2 else [curve[0], curve[-1]]
-
-
-def _known(value, otherwise: str = "not measured") -> str:
-    """A figure for reading: 655,360, 42,870, 0.3198."""
-    if value is None or isinstance(value, Undefined):
-        return otherwise
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -123,7 +123,9 @@ def fetch_checkpoint(repo_id: str, revision: str, run_dir: Path) -> None:
         raise RecipeError(f"{repo_id}@{revision} has no {CHECKPOINT}/{SEAL}: it is not a checkpoint of nanohf")
     names = json.loads((found / SEAL).read_text(encoding="utf-8"))
     if others := [name for name in names if not name.endswith((".json", ".safetensors"))]:
-        raise RecipeError(f"{repo_id}@{revision} has {', '.join(others)}: only safetensors and JSON are read from the Hub")
+        raise RecipeError(
+            f"{repo_id}@{revision} has {', '.join(others)}: only safetensors and JSON are read from the Hub"
+        )
     if damage := fault(found):
         raise RecipeError(f"{repo_id}@{revision} is damaged: {damage}")
     step = int(json.loads((found / "progress.json").read_text(encoding="utf-8"))["step"])

@@ -5,6 +5,7 @@ nanohf push runs/NAME grpo --to USER/NAME      # makes USER/NAME-grpo
 
 import json
 import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +18,16 @@ from huggingface_hub.utils import validate_repo_id
 from nanohf import console
 from nanohf.data.hub_names import split_revision
 from nanohf.errors import PushError
-from nanohf.hub.card import card, eval_results_yaml, hub_id, public
+from nanohf.hub.card import card, eval_results_yaml, hub_id, public, recipe_yaml, started_with
 from nanohf.hub.licensing import check_push
 from nanohf.recipe.stage_names import STAGES
+from nanohf.runs import curves
 from nanohf.runs import run_folder as runs
 from nanohf.runs.data_used import completed
 from nanohf.runs.stage_record import EvaluationRecord, StageRecord
 
-PUBLISHED = {".json", ".safetensors", ".py", ".jinja", ".md", ".yaml"}
+PUBLISHED = {".json", ".safetensors", ".py", ".jinja", ".md", ".yaml", ".svg"}
+RECIPES = "recipe"
 EVAL_RESULTS = ".eval_results/nanohf.yaml"
 ADVICE = {
     401: "Log in with `hf auth login`, or set HF_TOKEN to a token that may write.",
@@ -104,17 +107,32 @@ def update_card(run_dir: str | Path, stage: str, token: str | None = None) -> st
 
 
 def write_card(folder: Path, stage: str, repo_id: str) -> None:
-    """README.md, and .eval_results where there is a result that may stand there, from the run's own records."""
+    """README.md, curves, recipes, and .eval_results where a result may stand there, from the run's own records."""
     record = completed(folder)
     results = results_of(folder.parent, record)
-    text = card(record, results, repo_id, base_model(folder.parent, record))
+    chain = write_recipes(folder, record)
+    text = card(record, results, repo_id, base_model(folder.parent, record), chain)
     (folder / "README.md").write_text(text, encoding="utf-8")
+    if picture := curves.draw(record):
+        (folder / curves.FILE).write_text(picture, encoding="utf-8")
     entries = folder / EVAL_RESULTS
     if (content := eval_results_yaml(stage, results)) is not None:
         entries.parent.mkdir(exist_ok=True)
         entries.write_text(content, encoding="utf-8")
     else:
         entries.unlink(missing_ok=True)
+
+
+def write_recipes(folder: Path, record: StageRecord) -> list[str]:
+    """recipe/STAGE.yaml of the stage and of those of its run that it was made from, whose names are returned."""
+    records = [record]
+    while (source := started_with(records[0])) in STAGES and (parent := runs.done(folder.parent, source)):
+        records.insert(0, parent)
+    shutil.rmtree(folder / RECIPES, ignore_errors=True)
+    (folder / RECIPES).mkdir()
+    for one in records:
+        (folder / RECIPES / f"{one.stage}.yaml").write_text(recipe_yaml(one) + "\n", encoding="utf-8")
+    return [one.stage for one in records]
 
 
 def results_of(run_dir: Path, record: StageRecord) -> EvaluationRecord | None:

@@ -135,6 +135,9 @@ class PretrainConfig(Publish, TextSource, RunFolder):
     torch_compile: bool = field(default=True, metadata={"help": "compile the model: half a minute, then 1.3x as fast"})
     keep_optimizer: bool = field(default=False, metadata={"help": "beside the result, for midtrain's carry_optimizer"})
     report_to: str = field(default="none", metadata={"help": "none, trackio, tensorboard or wandb"})
+    trackio_space_id: str | None = field(
+        default=None, metadata={"help": "USER/SPACE, where trackio shows the curves; the card links it"}
+    )
     seed: int = field(default=42, metadata={"help": "of the initial weights and of the order of the text"})
 
     def __post_init__(self):
@@ -164,6 +167,8 @@ class PretrainConfig(Publish, TextSource, RunFolder):
         if self.report_to not in ("none", "trackio", "tensorboard", "wandb"):
             errors.append(f"report_to={self.report_to!r} must be none, trackio, tensorboard or wandb")
         errors += missing_trackers(self.report_to)
+        if self.trackio_space_id and self.report_to != "trackio":
+            errors.append(f"trackio_space_id={self.trackio_space_id!r} does nothing without report_to: trackio")
         if errors:
             raise RecipeError(errors)
         if self.batch_tokens:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class DataUsed:
     dataset: as the recipe names it, or a model's folder or id; place: nanohf (builtin and identity files), local, or
     dataset or model, which are on the Hub; licence: as the Hub spells it, or unknown; origin: where that was read, or
     why it is not known; rows, tokens: what it gave to the stage, where that is counted.
+    languages: codes that its card names.
     """
 
     dataset: str
@@ -40,6 +41,7 @@ class DataUsed:
     origin: str
     rows: int | None = None
     tokens: int | None = None
+    languages: list[str] = field(default_factory=list)
 
     @property
     def on_hub(self) -> bool:
@@ -143,7 +145,9 @@ def _source(stage: str, source: dict[str, Any], had: DataUsed | None) -> DataUse
     if licence := source.get("license"):
         return DataUsed(dataset, stage, place, licence, STATED)
     if ours:
-        return DataUsed(dataset, stage, place, OURS, "part of nanohf" if dataset == "builtin" else "an identity file")
+        builtin = dataset == "builtin"
+        origin, languages = ("part of nanohf", ["en"]) if builtin else ("an identity file", [])
+        return DataUsed(dataset, stage, place, OURS, origin, languages=languages)
     return had if had and had.origin != STATED else _looked_up(dataset, stage, place)
 
 
@@ -151,7 +155,7 @@ def _looked_up(name: str, stage: str, place: str) -> DataUsed:
     from nanohf.data.licence_lookup import folder_licence, hub_licence
 
     found = folder_licence(Path(name)) if place == LOCAL else hub_licence(name, place)
-    return DataUsed(name, stage, place, found.id, found.origin)
+    return DataUsed(name, stage, place, found.id, found.origin, languages=list(found.languages))
 
 
 def _again(data: DataUsed) -> DataUsed:

@@ -12,7 +12,17 @@ from nanohf.runs.stage_record import EvaluationRecord, StageRecord
 from nanohf.scaling.parameters import parameters
 
 LEDGER = "ledger.jsonl"
-LONG = ("versions", "data", "mixture", "held_out", "losses", "pass_at_k", "rewards")  # not for one line
+LONG = (
+    "versions",
+    "data",
+    "mixture",
+    "held_out",
+    "losses",
+    "validation",
+    "pass_at_k",
+    "rewards",
+    "sample",
+)  # not for one line
 
 
 def append(run_dir: Path, record: StageRecord) -> None:

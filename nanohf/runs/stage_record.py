@@ -67,6 +67,7 @@ class StageRecord(_Written):
     host: str = ""  # never published; of a stage that was fetched from the Hub it is not known
     versions: dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
+    device_name: str | None = None
     world_size: int = 1
     peak_memory_bytes: int | None = None  # of this process: GPU memory as torch allocated it, else resident
     depth: int | None = None
@@ -75,12 +76,14 @@ class StageRecord(_Written):
     steps: int | None = None
     tokens: int | None = None
     tokens_per_second: float | None = None
+    flops: int | None = None  # of training, forward and backward: tokens x scaling.flops.flops_per_token
     resumed: bool = False
     nonfinite_steps: int = 0  # not applied
     pushed_to: str | None = None  # the Hub repo
     fetched_from: str | None = None  # the Hub repo, if it was not made in this run's folder
     data: list[dict] = field(default_factory=list)  # its own and its parents', with licences: see runs.data_used
     hub_license: str | None = None  # what the user decided with nanohf push --license, or in the recipe
+    sample: str | None = None  # what the result makes of a fixed prompt, greedily: see train.sample
 
     # tokenizer
     characters: int | None = None
@@ -97,11 +100,14 @@ class StageRecord(_Written):
     aligned: float | None = None  # share of the rows that begin with a document
     continued: float | None = None  # share of the tokens that stand apart from their document's beginning
     skipped_files: list[str] = field(default_factory=list)
+    validation: list[list[float]] = field(default_factory=list)  # [step, bits per byte]
+
+    # pretrain, midtrain and sft
+    losses: list[list[float]] = field(default_factory=list)  # [step, training loss]
 
     # midtrain and sft
     mixture: list[dict] = field(default_factory=list)  # what each source gave: see data.mixture
     held_out: list[dict] = field(default_factory=list)  # {source, metric, tokens, before, after}
-    losses: list[list[float]] = field(default_factory=list)  # [step, training loss]
     assistant_only_loss: bool | None = None
 
     # grpo

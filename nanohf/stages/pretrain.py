@@ -24,6 +24,7 @@ from nanohf.hardware.device import (
     check_fsdp2,
     choose_precision,
     compiled,
+    device_name,
     device_type,
     peak_flops,
     peak_memory,
@@ -38,14 +39,15 @@ from nanohf.runs import run_folder as runs
 from nanohf.runs.checkpoint_files import last_good
 from nanohf.runs.disk_full import disk_full_said
 from nanohf.runs.lock import stage_lock
-from nanohf.scaling.flops import flops_per_token
 from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
+from nanohf.train.compute import training_flops
 from nanohf.train.finite_weights import refuse_nonfinite
 from nanohf.train.optimizer_handover import save_moments
 from nanohf.train.pretrain_checkpoints import progress_of
 from nanohf.train.pretrain_horizon import Horizon, derive_horizon, kept_horizon
 from nanohf.train.pretrain_loop import build_model, pretrain
 from nanohf.train.resuming import chosen_checkpoint, warn_of_changed_data
+from nanohf.train.sample import text_sample
 
 
 def main(argv: list[str]) -> None:
@@ -101,7 +103,10 @@ def work(recipe: Recipe) -> None:
     if result and accelerator.is_main_process:
         figures = result | figures_of(config, accelerator, len(tokenizer), parameters, result)
         whole = build_model(config, tokenizer)
-        runs.finish(recipe, figures, partial(save, whole, weights, tokenizer, moments))
+        whole.load_state_dict(weights)
+        figures |= {"flops": result["tokens"] * training_flops(whole, config.max_length)}
+        figures |= {"sample": text_sample(whole, tokenizer)}
+        runs.finish(recipe, figures, partial(save, whole, tokenizer, moments))
 
 
 def open_accelerator(recipe: Recipe) -> Accelerator:
@@ -116,7 +121,8 @@ def open_accelerator(recipe: Recipe) -> Accelerator:
     use_onednn()
     check_fsdp2(accelerator, config)
     settings = without_credentials(vars(config))
-    accelerator.init_trackers("nanohf", config={key: str(value) for key, value in settings.items()})
+    space = {"trackio": {"space_id": config.trackio_space_id}} if config.trackio_space_id else {}
+    accelerator.init_trackers("nanohf", {key: str(value) for key, value in settings.items()}, init_kwargs=space)
     set_seed(config.seed)
     return accelerator
 
@@ -137,6 +143,7 @@ def figures_of(config, accelerator, vocab_size: int, parameters: int, result: di
         "vocab_size": vocab_size,
         "parameters": parameters,
         "device": accelerator.device.type,
+        "device_name": device_name(accelerator.device),
         "world_size": accelerator.num_processes,
         "peak_memory_bytes": peak_memory(accelerator.device.type),
         "mixed_precision": accelerator.mixed_precision,
@@ -163,8 +170,7 @@ def peak_rate(accelerator, model, length: int) -> float | None:
     name = torch.cuda.get_device_name(accelerator.device) if accelerator.device.type == "cuda" else "CPU"
     if (peak := peak_flops(name, accelerator.mixed_precision)) is None:
         return None
-    matrices = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
-    flops = flops_per_token(matrices, model.config.num_hidden_layers, model.config.hidden_size, length)
+    flops = training_flops(model, length)
     console.progress(f"peak of {name} in bf16: {peak / 1e12:,.0f} TFLOP/s; {flops:,} FLOPs per token")
     return peak * accelerator.num_processes / flops
 
@@ -179,9 +185,8 @@ def measure(accelerator, tokenizer, validation: list[torch.Tensor], model, step:
     return {"bpb": bpb}
 
 
-def save(model, weights: dict, tokenizer, moments: dict | None, folder) -> None:
-    refuse_nonfinite(weights.items(), "pretrain", last_good(runs.checkpoints(folder.parent, "pretrain")))
-    model.load_state_dict(weights)
+def save(model, tokenizer, moments: dict | None, folder) -> None:
+    refuse_nonfinite(model.named_parameters(), "pretrain", last_good(runs.checkpoints(folder.parent, "pretrain")))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if moments:

@@ -14,7 +14,7 @@ from trl import SFTTrainer
 
 from nanohf import console
 from nanohf.data.hub_names import pretrained
-from nanohf.data.mixture import mixture, source_rows
+from nanohf.data.mixture import Given, mixture, source_rows
 from nanohf.errors import RecipeError
 from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
@@ -26,10 +26,12 @@ from nanohf.runs.disk_full import disk_full_said
 from nanohf.runs.find_model import model_type
 from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.train_bpe import token_bytes
+from nanohf.train.compute import training_flops
 from nanohf.train.lora import merged, with_lora
 from nanohf.train.optimizer_handover import carry_over, save_moments
 from nanohf.train.positions import NO_LIMIT, cover, trained_positions
 from nanohf.train.post_training import Progress, figures_of, keep_logs, make_optimizer, resumed, save, train
+from nanohf.train.sample import chat_sample
 from nanohf.train.trainer_guards import GuardedTrainer
 from nanohf.train.trl_arguments import training_arguments
 
@@ -87,6 +89,8 @@ def work(recipe: Recipe) -> None:
         figures |= {"metric": "loss on held-out conversations"}
         figures |= {"before": loss_of_conversations(before), "after": loss_of_conversations(after)}
         figures |= {"held_out": changes, "mixture": given, "assistant_only_loss": assistant_only}
+        figures |= {"flops": None if stage.use_peft or result["resumed"] else flops(trainer, counts, result["tokens"])}
+        figures |= {"sample": chat_sample(trainer.accelerator.unwrap_model(trainer.model), tokenizer)}
         figures |= {"losses": [[log["step"], log["loss"]] for log in trainer.state.log_history if "loss" in log]}
 
         def write(folder: Path) -> None:
@@ -106,6 +110,13 @@ def starting_model(source: str) -> NanoHFForCausalLM:
     if (kind := model_type(source)) != NanoHFConfig.model_type:
         raise RecipeError(f"model_name_or_path={source} is a {kind} model, not nanohf; see nanohf convert")
     return NanoHFForCausalLM.from_pretrained(**pretrained(source), dtype=torch.float32, use_safetensors=True)
+
+
+def flops(trainer: SFTTrainer, counts: list[Given], tokens: int) -> int:
+    """Of training: all positions of packed rows are attended to, of others as many as a conversation has."""
+    args = trainer.args
+    length = args.max_length if args.packing else sum(c.tokens for c in counts) // sum(c.rows for c in counts)
+    return tokens * training_flops(trainer.model, length)
 
 
 def measure(held_out: HeldOut, trainer: SFTTrainer) -> list[dict]:

@@ -17,6 +17,8 @@ from nanohf.runs.disk_full import disk_full_said
 from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.train_bpe import capped, measure, train_tokenizer
 
+SENTENCE = "There is a lamp in the kitchen."  # as in model_cards/
+
 
 def main(argv: list[str]) -> None:
     recipe = load_recipe("tokenizer", argv)
@@ -55,6 +57,7 @@ def work(recipe: Recipe) -> None:
         "before": 1.0,
         "after": figures["characters_per_token"],
         **figures,
+        "sample": "|".join(tokenizer.decode(i) for i in tokenizer.encode(SENTENCE, add_special_tokens=False)),
     }
     runs.finish(recipe, measured, tokenizer.save_pretrained)
 

@@ -12,7 +12,7 @@ from transformers.trainer import OPTIMIZER_NAME
 
 from nanohf import console
 from nanohf.data.source_state import source_state
-from nanohf.hardware.device import peak_memory, refuse_fsdp, use_onednn
+from nanohf.hardware.device import device_name, peak_memory, refuse_fsdp, use_onednn
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.muon import MuonAdamW
 from nanohf.recipe.post_training_schemas import RATES, PostTrainingConfig
@@ -146,6 +146,7 @@ def figures_of(trainer: GuardedTrainer) -> dict:
         "vocab_size": config.vocab_size,
         "parameters": trainer.model.num_parameters(),
         "device": trainer.accelerator.device.type,
+        "device_name": device_name(trainer.accelerator.device),
         "world_size": trainer.accelerator.num_processes,
         "peak_memory_bytes": peak_memory(trainer.accelerator.device.type),
     }

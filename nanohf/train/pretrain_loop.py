@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,6 +77,7 @@ def pretrain(
         console.progress(f"resumed from step {position.step:,}")
     else:
         position.before = measure(0)
+        position.validation.append([0, position.before["bpb"]])
     loop = Pretraining(accelerator, model, optimizer, loader, horizon, config, checkpoints, measure, base_lrs, position)
     loop.speed = Speedometer(horizon.steps, position.step, config.logging_steps, peak_rate)
     return loop.run()
@@ -93,6 +94,8 @@ class Position:
     failed_in_a_row: int = 0  # of these, the last ones
     before: dict | None = None  # the measure before the first step
     sources: dict | None = None  # what the data was like when it began
+    losses: list[list[float]] = field(default_factory=list)  # [step, loss], as often as it is logged
+    validation: list[list[float]] = field(default_factory=list)  # [step, bits per byte]
 
 
 class Step(NamedTuple):
@@ -181,6 +184,8 @@ class Pretraining:
         speed = self.speed.step(number, self.horizon.batch_tokens, force=False, **shown)
         values = {"loss": step.loss, "grad_norm": step.norm, "lr_factor": self.factor}
         self.accelerator.log(values | speed, step=number)
+        if speed and step.finite:
+            self.position.losses.append([number, step.loss])
 
     def count_failures(self, step: Step) -> None:
         position = self.position
@@ -203,7 +208,7 @@ class Pretraining:
         number = self.position.step
         if number % self.config.eval_steps == 0:
             with self.speed.paused():
-                self.accelerator.log(self.measure(number), step=number)
+                self.look()
         if step.stop or (step.finite and (step.save or number % self.config.save_steps == 0)):
             self.position.seconds = time.perf_counter() - self.started
             with self.speed.paused():
@@ -211,9 +216,16 @@ class Pretraining:
                 save_checkpoint(self.accelerator, self.loader, state, self.checkpoints, self.config.save_total_limit)
             self.saved = time.monotonic()
 
+    def look(self) -> dict:
+        """Measures, logs and keeps it for the curve."""
+        step = self.position.step
+        measured = self.measure(step)
+        self.accelerator.log(measured, step=step)
+        self.position.validation.append([step, measured["bpb"]])
+        return measured
+
     def result(self) -> dict:
-        after = self.measure(self.position.step)
-        self.accelerator.log(after, step=self.position.step)
+        after = self.look()
         seconds = time.perf_counter() - self.started
         shares, empty = self.loader.shares(), self.loader.place["empty"]
         waited = self.loader.seconds / self.speed.seconds if self.speed.seconds else 0.0
@@ -234,6 +246,8 @@ class Pretraining:
             "loader_share": waited,
             "empty_documents": empty,
             "epochs": epochs,
+            "losses": self.position.losses,
+            "validation": self.position.validation,
             **shares,
         }
 

@@ -57,6 +57,8 @@ RECORDS = {
     | {"bytes_per_token": 3.017, "round_trip": 1.0, "recipe": {"dataset": "karpathy/climbmix-400b-shuffle"}},
     "pretrain": MODEL
     | {"metric": "bits per byte", "before": 3.3337, "after": 0.3198}
+    | {"flops": 42_000_000_000_000, "mfu": 0.351, "device_name": "NVIDIA H", "sample": "There is a lamp."}
+    | {"losses": [[10, 5.1], [20, 4.2]], "validation": [[0, 3.3337], [20, 0.3198]]}
     | {"recipe": {"run_dir": "/home/alice/runs/d4", "dataset": "karpathy/climbmix-400b-shuffle", "max_steps": 200}},
     "midtrain": CHAT | {"recipe": {"stage": "midtrain", "mixture": MIXTURE, "eval_mixture": HELD_OUT}},
     "sft": CHAT
@@ -118,7 +120,8 @@ def test_every_figure_is_one_of_the_records(stage):
     bare = set(FIGURE.findall(card(a_record(stage, **unmeasured), None, f"tester/nanohf-d4-{stage}"))) - {"9.75"}
     text = render(stage).replace("95% interval", "")
     known = {float(n) for n in numbers(RECORDS[stage])} | {float(n) for n in numbers(RESULTS.stages.get(stage, {}))}
-    known |= {100 * n for n in known} | {1234}  # MiB
+    known |= {100 * n for n in known} | {1234, 42}  # MiB, and 10¹² FLOPs
+    known |= {2, 12, 64 * 4}  # the formula's own, and the hidden size
     known |= {0.3404 - 1.96 * 0.013, 0.3404 + 1.96 * 0.013}  # the interval of a task with a standard error
     for shown in set(FIGURE.findall(text.replace(RECORDS[stage]["finished"], ""))) - bare:
         value = float(shown.replace(",", ""))
@@ -247,7 +250,7 @@ def test_no_text_ends_its_code_block(inside):
     assert not fence
     headings = [line for line in outside if line.startswith("#")]
     assert headings[0] == "# x"
-    assert headings[-1] == "## Recipe"
+    assert headings[-1] == "## Citation"
     assert "# Mine" not in headings
     assert "# Not the card's" not in headings
 

@@ -65,7 +65,7 @@ def test_each_data_set_is_listed_with_licence_rows_and_tokens():
         f"| nanohf's builtin toy world | pretrain | `apache-2.0` | {read} | - | 7 |",
         f"| [some/chats](https://huggingface.co/datasets/some/chats) | sft | `mit` | {read} | 1,234 | 20,005 |",
         f"| [some/base](https://huggingface.co/some/base) | sft | `odbl` | {read} | - | - |",
-        f"| ./my/texts | pretrain | `cc-by-sa-4.0` | {read} | - | - |",
+        rf"| ./my\|texts | pretrain | `cc-by-sa-4.0` | {read} | - | - |",
     ]
     assert "may ask for terms of their own: odbl." in said
 
