@@ -13,14 +13,14 @@ from jinja2 import Environment, FileSystemLoader
 
 from nanohf.data.hub_names import split_revision
 from nanohf.hub.card_metadata import eval_results_yaml, evaluated_on, metadata, pass_keys, scores_of
-from nanohf.hub.card_text import code, hub_id, inline, known, linked, named
+from nanohf.hub.card_text import LONGEST, code, hub_id, inline, known, linked, named
 from nanohf.hub.licensing import card_licence, merged
 from nanohf.hub.paths import without_paths
 from nanohf.recipe.credentials import without_credentials
 from nanohf.recipe.recipe_folder import shipped
 from nanohf.recipe.stage_names import STAGES
 from nanohf.runs.curves import FILE, curves_of
-from nanohf.runs.data_used import DATASET, DataUsed, named_sources, recorded
+from nanohf.runs.data_used import DATASET, HUB_NAME, DataUsed, named_sources, recorded
 from nanohf.runs.stage_record import SCHEMA_VERSION, EvaluationRecord, StageRecord
 from nanohf.scaling.parameters import hidden_size, parameters
 from nanohf.tokenizer.render import fenced
@@ -46,7 +46,7 @@ def card(
     """
     results = results and replace(results, **without_paths(without_credentials(asdict(results))))
     stage, figures, scores = record.stage, public(record), scores_of(record.stage, results)
-    repo_id = re.sub(r"[^\w./-]", "-", repo_id)
+    repo_id = re.sub(r"[^\w./-]", "-", repo_id)[:LONGEST]
     recipe, curve = figures["recipe"], record.pass_at_k
     environment = Environment(
         loader=FileSystemLoader(shipped("model_cards")),
@@ -128,7 +128,7 @@ def _licensed(data: DataUsed) -> dict:
     """A line of the card's table of data and licences, all as text."""
     name = named(without_paths(data.dataset))
     repo_id, revision = split_revision(data.dataset)
-    if data.on_hub and (data.place == DATASET or hub_id(repo_id)):
+    if data.on_hub and HUB_NAME.fullmatch(repo_id) and len(repo_id) <= LONGEST:
         kind = "datasets/" if data.place == DATASET else ""
         name = f"[{inline(repo_id)}](https://huggingface.co/{kind}{repo_id})"
         name += f" at {inline(revision)}" if revision else ""

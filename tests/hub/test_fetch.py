@@ -72,7 +72,9 @@ def test_pretraining_continues_from_its_checkpoint_on_the_hub(finished, tmp_path
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     newest, api = numbered(checkpoints)[-1], HfApi()
-    assert {path.suffix for path in newest.iterdir()} == {".json", ".safetensors"}, "nothing that is run when it is read"
+    assert {path.suffix for path in newest.iterdir()} == {".json", ".safetensors"}, (
+        "nothing that is run when it is read"
+    )
     push_stage(tmp_path / "here/runs/killed", "tokenizer", "tester/cut-tokenizer")
     revision = f"checkpoint-{int(newest.name.rpartition('-')[2])}"
     upload_checkpoint(api, newest, "tester/cut-pretrain", revision)
