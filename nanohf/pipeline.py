@@ -255,9 +255,8 @@ def skip(recipe: Recipe) -> None:
     run_dir, stage = recipe.run_dir, recipe.stage
     record = runs.evaluated(run_dir) if stage == "evaluate" else runs.done(run_dir, stage)
     console.progress(f"done already: {run_dir / (runs.RESULTS if stage == 'evaluate' else stage)}")
-    wanted = (
-        recipe.written if record.fetched_from is None else without_paths(recipe.written)
-    )  # of a fetched one, as it was published
+    fetched = getattr(record, "fetched_from", None)  # then its recipe is as it was published
+    wanted = without_paths(recipe.written) if fetched else recipe.written
     if changed := runs.changed_keys(record.recipe, wanted):
         console.warning(f"it was made with another {', '.join(changed)}; to redo it: --from {stage}")
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from typing import Any
 
 PINNED = re.compile(r"(\w[\w.-]*/\w[\w.-]*)@(\S+)")
 
@@ -12,7 +13,7 @@ def split_revision(source: str) -> tuple[str, str | None]:
     return (found[1], found[2]) if found and not os.path.exists(source) else (source, None)
 
 
-def pretrained(source: str) -> dict[str, str]:
+def pretrained(source: str) -> dict[str, Any]:
     """The arguments of `from_pretrained` that say what to load: `Model.from_pretrained(**pretrained(source))`."""
     name, revision = split_revision(source)
     return {"pretrained_model_name_or_path": name} | ({"revision": revision} if revision else {})

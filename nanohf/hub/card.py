@@ -29,7 +29,7 @@ __all__ = ["card", "eval_results_yaml", "hub_id", "public", "recipe_yaml", "star
 
 PRIVATE = ("host", "pushed_to", "fetched_from")  # of stage.json: nobody's business
 MACHINE = ("run_dir", "output_dir", "hub_token")  # of a recipe, likewise
-PUBLISHING = ("push_to_hub", "hub_model_id", "hub_private_repo")  # what who trains it again decides anew
+PUBLISHING = ("push_to_hub", "hub_model_id", "hub_private_repo")  # up to whoever trains it again
 
 
 def card(

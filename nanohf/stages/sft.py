@@ -89,7 +89,9 @@ def work(recipe: Recipe) -> None:
         figures |= {"metric": "loss on held-out conversations"}
         figures |= {"before": loss_of_conversations(before), "after": loss_of_conversations(after)}
         figures |= {"held_out": changes, "mixture": given, "assistant_only_loss": assistant_only}
-        figures |= {"flops": None if stage.use_peft or result["resumed"] else flops(trainer, counts, result["tokens"])}
+        figures |= {
+            "flops": None if stage.use_peft or result["resumed"] else flops(model, args, counts, result["tokens"])
+        }
         figures |= {"sample": chat_sample(trainer.accelerator.unwrap_model(trainer.model), tokenizer)}
         figures |= {"losses": [[log["step"], log["loss"]] for log in trainer.state.log_history if "loss" in log]}
 
@@ -112,11 +114,10 @@ def starting_model(source: str) -> NanoHFForCausalLM:
     return NanoHFForCausalLM.from_pretrained(**pretrained(source), dtype=torch.float32, use_safetensors=True)
 
 
-def flops(trainer: SFTTrainer, counts: list[Given], tokens: int) -> int:
+def flops(model, args, counts: list[Given], tokens: int) -> int:
     """Of training: all positions of packed rows are attended to, of others as many as a conversation has."""
-    args = trainer.args
     length = args.max_length if args.packing else sum(c.tokens for c in counts) // sum(c.rows for c in counts)
-    return tokens * training_flops(trainer.model, length)
+    return tokens * training_flops(model, length)
 
 
 def measure(held_out: HeldOut, trainer: SFTTrainer) -> list[dict]:

@@ -57,7 +57,7 @@ def work(recipe: Recipe) -> None:
         "before": 1.0,
         "after": figures["characters_per_token"],
         **figures,
-        "sample": "|".join(tokenizer.decode(i) for i in tokenizer.encode(SENTENCE, add_special_tokens=False)),
+        "sample": "|".join(tokenizer.batch_decode([[i] for i in tokenizer.encode(SENTENCE, add_special_tokens=False)])),
     }
     runs.finish(recipe, measured, tokenizer.save_pretrained)
 

@@ -130,7 +130,7 @@ def test_a_curve_is_drawn_as_it_was_measured():
     points = [[step, 5 - step / 100] for step in range(0, 300, 10)]
     record = a_record("pretrain", losses=points, validation=[[0, 1.0], [290, 1.0]], rewards=[[1, float("nan")], [2, 1]])
     picture = ElementTree.fromstring(draw(record))
-    lines = [e for e in picture.iter("{http://www.w3.org/2000/svg}polyline")]
+    lines = list(picture.iter("{http://www.w3.org/2000/svg}polyline"))
     assert len(lines) == 2
     ends = [tuple(map(float, point.split(","))) for point in lines[0].attrib["points"].split()]
     assert len(ends) == len(points)
