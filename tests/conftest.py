@@ -61,7 +61,7 @@ def offline(monkeypatch, tmp_path_factory):
 def finished(tmp_path_factory):
     """A finished small run: the working directory it is in, as runs/demo, and what it printed."""
     cwd = tmp_path_factory.mktemp("run")
-    for folder in ("recipes", "accelerate_configs", "nanohf"):
+    for folder in ("recipes", "accelerate_configs", "nanohf", "scripts"):
         (cwd / folder).symlink_to(ROOT / folder)
     return cwd, nanohf_run(cwd, "--name", "demo")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,6 +38,8 @@ def test_it_leaves_every_stage_and_a_report(finished):
     assert report in output
     for words in ("| stage | minutes |", "| grpo |", "pass@1", "assistant: ", "nanohf chat runs/demo"):
         assert words in report
+    pictures = [link for link in re.findall(r"!\[\w+\]\((.+)\)", report) if (run / link).is_file()]
+    assert pictures == [f"{stage}/curves.svg" for stage in ("pretrain", "midtrain", "sft", "grpo")]
     costs = [line for line in report.splitlines() if line.endswith(" |") and " MiB | " in line]
     assert [line.split(" | ")[0] for line in costs] == ["| tokenizer", "| pretrain", "| midtrain", "| sft", "| grpo"]
     assert not list(run.glob(".*.partial"))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from nanohf.recipe.stage_names import RESULT_STAGES
 from nanohf.runs import run_folder as runs
+from nanohf.runs.curves import FILE
 from nanohf.runs.stage_record import EvaluationRecord, StageRecord
 from nanohf.tokenizer.render import fenced
 
@@ -31,6 +32,9 @@ def write_report(run_dir: Path) -> str:
             parts += ["", f"## The mixture of {stage}", "", *mixture_table(record.mixture)]
     if any(record.held_out for record in records.values()):
         parts += ["", "## Held-out sources before and after", "", *held_out_table(records)]
+    if drawn := [stage for stage in records if (run_dir / stage / FILE).is_file()]:
+        parts += ["", "## Curves"]
+        parts += [line for stage in drawn for line in ("", f"![{stage}]({stage}/{FILE})")]
     parts += ["", "## Next steps", "", *commands(run_dir, records)]
     text = "\n".join(parts) + "\n"
     (run_dir / "report.md").write_text(text, encoding="utf-8")
