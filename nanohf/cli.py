@@ -114,7 +114,7 @@ def _push(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="a model folder, or a checkpoint folder of nanochat")
+    parser.add_argument("source", help="a model folder, a Hub id, or a checkpoint folder of nanochat")
     parser.add_argument("target", help="the folder to write; it must not exist")
     parser.add_argument(
         "--to", choices=("nanochat", "nanohf"), help="what the result shall be; default: what the source is not"
@@ -122,8 +122,9 @@ def _convert(parser: argparse.ArgumentParser) -> None:
 
     def handler(args) -> int:
         from nanohf.convert.formats import convert
+        from nanohf.hub.fetch import model_folder
 
-        return convert(args.source, args.target, args.to)
+        return convert(model_folder(args.source), args.target, args.to)
 
     parser.set_defaults(handler=handler)
 

@@ -11,7 +11,7 @@ from nanohf.data.hub_names import pretrained, split_revision
 from nanohf.errors import RecipeError
 from nanohf.recipe.stage_names import MODEL_STAGES
 from nanohf.runs import run_folder as runs
-from nanohf.runs.find_model import model_type
+from nanohf.runs.find_model import load_model, model_type
 from nanohf.tokenizer.render import SHOWN
 
 
@@ -56,8 +56,8 @@ def sessions(source: str, max_new_tokens: int, temperature: float) -> Callable:
 
     disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = AutoModelForCausalLM.from_pretrained(**pretrained(source), dtype=torch.float32, use_safetensors=True)
-    network.to(device)  # type: ignore[arg-type]  # declared as a function, not a method
+    network = load_model(AutoModelForCausalLM, source)
+    network.to(device)
     return partial(
         Session, Engine(network, AutoTokenizer.from_pretrained(**pretrained(source))), max_new_tokens, temperature
     )

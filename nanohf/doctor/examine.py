@@ -31,6 +31,7 @@ from nanohf.recipe.loading import Recipe
 from nanohf.recipe.recipe_folder import find_recipe_folder, load_all, run_folder, stage_arguments
 from nanohf.recipe.stage_names import STAGES
 from nanohf.runs import run_folder as runs
+from nanohf.runs.find_model import load_model
 from nanohf.tokenizer.train_bpe import SMALLEST_VOCABULARY, capped, train_tokenizer
 from nanohf.train.pretrain_loop import build_model
 from nanohf.train.sft_probes import chat_trainer, waken
@@ -139,7 +140,7 @@ class Examination:
     def model(self, stage: str):
         """The stage's own input, loaded as the stage does; else the pretrain recipe's model with random weights."""
         if source := self.source(stage):
-            return NanoHFForCausalLM.from_pretrained(**pretrained(source), dtype=torch.float32, use_safetensors=True)
+            return load_model(NanoHFForCausalLM, source)
         torch.manual_seed(0)
         return build_model(self.recipes["pretrain"].settings, self.tokenizer)
 

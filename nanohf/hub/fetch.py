@@ -21,6 +21,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, Repository
 from nanohf import console
 from nanohf.data.hub_names import split_revision
 from nanohf.errors import NanoHFError, RecipeError
+from nanohf.hub.card_text import hub_id
 from nanohf.recipe.stage_names import MODEL_STAGES, RESULT_STAGES
 from nanohf.runs import ledger
 from nanohf.runs import run_folder as runs
@@ -60,6 +61,23 @@ def fetch(source: str, run_dir: Path) -> str:
     if at_step:
         fetch_checkpoint(f"{base}-pretrain", str(revision), run_dir)
     return last
+
+
+def model_folder(source: str) -> str:
+    """A folder as it is; a Hub id, also at a revision, as the folder it is downloaded to.
+
+    Raises:
+        RecipeError: there is neither.
+        NanoHFError: the Hub cannot be reached.
+    """
+    name, revision = split_revision(source)
+    if not hub_id(name):
+        return source
+    with hub_said(name):
+        try:
+            return snapshot_download(name, revision=revision, allow_patterns=list(SAFE))
+        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+            raise RecipeError(f"{source}: no such folder, and no such model on the Hub") from error
 
 
 def fetch_stages(base: str, stages: tuple[str, ...], revision: str | None, run_dir: Path) -> str | None:

@@ -1,6 +1,7 @@
-"""Looks at a model before it is loaded, so that one that is not there is said in one line."""
+"""Finds a model, a folder or a Hub repo, and loads it; one that is not there is said in one line."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from nanohf.data.hub_names import pretrained
 from nanohf.errors import NanoHFError, RecipeError
@@ -34,6 +35,18 @@ def model_type(source: str) -> str:
     if "model_type" not in config:
         raise RecipeError(f"{source} is not a model: its config.json has no model_type")
     return config["model_type"]
+
+
+def load_model(model_class: Any, source: str) -> Any:
+    """The model in fp32. From safetensors only: other weights may hold code that runs when they are read.
+
+    Raises:
+        RecipeError: there are none, or they cannot be loaded.
+    """
+    try:
+        return model_class.from_pretrained(**pretrained(source), dtype="float32", use_safetensors=True)
+    except OSError as error:
+        raise RecipeError(f"{source} has no safetensors that can be loaded: {' '.join(str(error).split())}") from error
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -21,9 +21,9 @@ from nanohf.data.word_problems import problems, prompt_ids
 from nanohf.evals.pass_at_k import score, shown
 from nanohf.generation.engine import Engine
 from nanohf.recipe.loading import Recipe, load_recipe
+from nanohf.runs import find_model
 from nanohf.runs import run_folder as runs
 from nanohf.runs.disk_full import disk_full_said
-from nanohf.runs.find_model import model_type
 from nanohf.runs.lock import stage_lock
 from nanohf.train.grpo.diagnosis import Diagnosis
 from nanohf.train.grpo.pass_at_k_callback import PassAtK
@@ -102,8 +102,8 @@ def longest_prompt(tokenizer, *splits: Dataset) -> int:
 def load_model(stage, args) -> tuple:
     """The model to train, with its adapters if the recipe has LoRA, and its tokenizer."""
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
-    model_type(source)  # if there is no such model, it says so in a line
-    model = AutoModelForCausalLM.from_pretrained(**pretrained(source), dtype=torch.float32, use_safetensors=True)
+    find_model.model_type(source)  # if there is no such model, it says so in a line
+    model = find_model.load_model(AutoModelForCausalLM, source)
     if args.use_vllm:
         refuse_nanohf(model)
     return with_lora(stage, model), AutoTokenizer.from_pretrained(**pretrained(source))

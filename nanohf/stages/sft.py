@@ -23,7 +23,7 @@ from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.report.run_report import mixture_table
 from nanohf.runs import run_folder as runs
 from nanohf.runs.disk_full import disk_full_said
-from nanohf.runs.find_model import model_type
+from nanohf.runs.find_model import load_model, model_type
 from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.train_bpe import token_bytes
 from nanohf.train.compute import training_flops
@@ -111,7 +111,7 @@ def starting_model(source: str) -> NanoHFForCausalLM:
     """The model that the stage starts from. Of another architecture, weights would be left out and others made up."""
     if (kind := model_type(source)) != NanoHFConfig.model_type:
         raise RecipeError(f"model_name_or_path={source} is a {kind} model, not nanohf; see nanohf convert")
-    return NanoHFForCausalLM.from_pretrained(**pretrained(source), dtype=torch.float32, use_safetensors=True)
+    return load_model(NanoHFForCausalLM, source)
 
 
 def flops(model, args, counts: list[Given], tokens: int) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 from records import a_record
+from transformers import AutoModelForCausalLM
 
 from nanohf.chat.terminal import last_stage
 from nanohf.data.hub_names import pretrained, split_revision
@@ -15,7 +16,7 @@ from nanohf.hub.card import card
 from nanohf.hub.paths import without_paths
 from nanohf.hub.publish import base_model
 from nanohf.runs.data_used import collect
-from nanohf.runs.find_model import model_type
+from nanohf.runs.find_model import load_model, model_type
 
 on_hub = pytest.mark.skipif("127.0.0.1" not in os.environ.get("HF_ENDPOINT", ""), reason="needs a Hub on 127.0.0.1")
 
@@ -72,6 +73,9 @@ def test_on_a_hub(tmp_path):
     assert [model_type(f"tester/two{at}") for at in ("@v1", "")] == ["nanohf", "nanochat"]
     *_, parent = collect("sft", {"mixture": [], "model_name_or_path": "tester/two@v1"}, tmp_path)
     assert (parent.dataset, parent.licence, parent.languages) == ("tester/two@v1", "mit", ["en", "fr"])
+    upload("pytorch_model.bin", "a pickle")
+    with pytest.raises(RecipeError, match="tester/two has no safetensors that can be loaded"):
+        load_model(AutoModelForCausalLM, "tester/two")
     with pytest.raises(RecipeError, match="tester/two@v2"):
         model_type("tester/two@v2")
     assert hub_licence("tester/two@v2", "model").id == "unknown"
