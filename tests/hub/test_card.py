@@ -9,8 +9,10 @@ from huggingface_hub import ModelCard
 from records import a_record
 
 from nanohf.hub.card import card, eval_results_yaml, hub_id, public
+from nanohf.hub.publish import write_card
 from nanohf.recipe.stage_names import RESULT_STAGES
 from nanohf.runs.stage_record import EvaluationRecord
+from nanohf.scaling.parameters import PRESETS, parameters
 
 COMMON = {"finished": "2026-01-02T03:04:05+00:00", "minutes": 12.5, "host": "secret-machine", "vocab_size": 4096}
 COMMON |= {"peak_memory_bytes": 1234 * 2**20}
@@ -261,3 +263,40 @@ def test_the_data_of_an_evaluation_is_told_without_its_path():
     text = render("grpo", results)
     assert "alice" not in text
     assert "held-out word problems (./problems)" in text
+
+
+def test_a_stage_whose_parent_is_not_of_the_run_is_made_again_alone(tmp_path):
+    folder = tmp_path / "run/sft"
+    folder.mkdir(parents=True)
+    recipe = {"model_name_or_path": "alice/base@v1", "push_to_hub": True, "hub_model_id": "alice/x", "max_steps": 5}
+    a_record("sft", recipe=recipe, data=DATA["sft"]).write(folder / "stage.json")
+    write_card(folder, "sft", "alice/x-sft")
+    assert yaml.safe_load((folder / "recipe/sft.yaml").read_text()) == {
+        "model_name_or_path": "alice/base@v1",
+        "max_steps": 5,
+    }
+    assert [path.name for path in (folder / "recipe").iterdir()] == ["sft.yaml"]
+    assert "nanohf run x-sft/recipe --from sft --until sft --name x-sft" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_size_is_explained_only_where_the_sum_is_right(preset):
+    def told(total: int) -> str:
+        return card(a_record("pretrain", depth=4, vocab_size=4096, parameters=total), None, "a/b")
+
+    total = parameters(4, 4096, preset).total
+    (line,) = (line for line in told(total).splitlines() if line.startswith("| parameters"))
+    assert f"{total:,} = " in line
+    if preset == "modern":
+        parts = [int(n.replace(",", "")) for n in re.findall(r"([\d,]+) \(", line)]
+        assert sum(parts) == total
+    assert "= " not in next(line for line in told(total + 1).splitlines() if line.startswith("| parameters"))
+
+
+def test_the_space_is_linked_and_languages_are_those_of_the_data():
+    data = [source | {"languages": languages} for source, languages in zip(CHATS, (["en"], ["fr", "en"]), strict=False)]
+    recipe = {"trackio_space_id": "alice/curves", "mixture": MIXTURE}
+    text = card(a_record("sft", recipe=recipe, data=[one | {"stage": "sft"} for one in data]), None, "a/b")
+    assert "[alice/curves](https://huggingface.co/spaces/alice/curves)" in text
+    assert ModelCard(text).data.language == ["en", "fr"]
+    assert ModelCard(render("sft")).data.language is None

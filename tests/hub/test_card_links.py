@@ -132,11 +132,3 @@ def test_chat_answers_from_the_hub_at_a_revision(cards, tmp_path):
         "tester/cards-grpo", "tester/cards-grpo@v1",
     )]  # fmt: skip
     assert answers[0] == answers[1]
-
-
-def test_it_converts_from_the_hub_at_a_revision(finished, cards, tmp_path):
-    HfApi().create_tag("tester/cards-pretrain", tag="v2", exist_ok=True)
-    shell("nanohf convert tester/cards-pretrain@v2 there", tmp_path)
-    shell(f"nanohf convert {finished[0]}/runs/demo/pretrain here", tmp_path)
-    weights, others = (load_file(tmp_path / name / "model.safetensors") for name in ("there", "here"))
-    assert all((weights[name] == others[name]).all() for name in weights)

@@ -15,7 +15,7 @@ from small_run import COMMAND, ENVIRONMENT
 
 from nanohf.cli import main
 from nanohf.errors import RecipeError
-from nanohf.hub.fetch import fetch
+from nanohf.hub.fetch import fetch, model_folder
 from nanohf.hub.publish import push_stage
 from nanohf.runs import run_folder as runs
 from nanohf.runs.checkpoint_files import numbered, put_in_place
@@ -168,3 +168,21 @@ def test_the_command_says_what_is_wrong(tmp_path, monkeypatch, capsys):
     pushed(tmp_path / "a", "tester/alone", "midtrain")
     assert main(["run", "recipes/demo", "--from-hub", "tester/alone"]) == 2
     assert "evaluate needs pretrain, which is not finished in runs/demo" in capsys.readouterr().err
+
+
+def test_what_convert_reads(tmp_path, monkeypatch, capsys):
+    """A model at a revision, without its pickles; a folder is itself."""
+    monkeypatch.chdir(tmp_path)
+    pushed(tmp_path / "a", "tester/conv", "sft")
+    api = HfApi()
+    api.create_tag("tester/conv-sft", tag="v1")
+    for name in ("model.safetensors", "training_args.bin"):
+        api.upload_file(path_or_fileobj=b"other", path_in_repo=name, repo_id="tester/conv-sft")
+    for at, content in (("", b"other"), ("@v1", b"weights")):
+        found = Path(model_folder(f"tester/conv-sft{at}"))
+        assert (found / "model.safetensors").read_bytes() == content
+        assert not list(found.glob("*.bin"))
+    Path("tester/conv-sft").mkdir(parents=True)
+    assert model_folder("tester/conv-sft") == "tester/conv-sft"
+    assert main(["convert", "tester/nobody@v1", "x"]) == 2
+    assert "tester/nobody@v1: no such folder, and no such model on the Hub" in capsys.readouterr().err
