@@ -126,8 +126,9 @@ def write_card(folder: Path, stage: str, repo_id: str) -> None:
 def write_recipes(folder: Path, record: StageRecord) -> list[str]:
     """recipe/STAGE.yaml of the stage and of those of its run that it was made from, whose names are returned."""
     records = [record]
-    while (source := started_with(records[0])) in STAGES and (parent := runs.done(folder.parent, source)):
-        records.insert(0, parent)
+    for stage in reversed(STAGES[: STAGES.index(record.stage)]):
+        if stage == started_with(records[0]) and (parent := runs.done(folder.parent, stage)):
+            records.insert(0, parent)
     shutil.rmtree(folder / RECIPES, ignore_errors=True)
     (folder / RECIPES).mkdir()
     for one in records:

@@ -151,8 +151,9 @@ class TestHub:
         api = HfApi()
         info = api.model_info("tester/tiny-grpo", files_metadata=True)
         names = {f.rfilename for f in info.siblings} - {".gitattributes"}
-        local = {p.name for p in (run_dir / "grpo").iterdir()}
-        assert names == local - {"training_args.bin", "optimizer"}
+        folder = run_dir / "grpo"
+        local = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        assert names == local - {"training_args.bin", runs.OPTIMIZER}
         assert info.private
         commits = [c.title for c in api.list_repo_commits("tester/tiny-grpo")]
         assert commits[0] == "grpo: pass@1 0.25 -> 0.4125"
