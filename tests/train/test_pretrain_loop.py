@@ -21,7 +21,7 @@ from nanohf.hardware.device import choose_precision, compiled, peak_flops, use_o
 from nanohf.optim.groups import build_optimizer
 from nanohf.recipe.loading import load_recipe
 from nanohf.recipe.schemas import PretrainConfig
-from nanohf.runs.checkpoint_files import newest_whole
+from nanohf.runs.checkpoint_files import SEAL, newest_whole, seal
 from nanohf.scaling.flops import flops_per_token
 from nanohf.tokenizer.train_bpe import encode_documents
 from nanohf.train.pretrain_horizon import Horizon
@@ -207,7 +207,10 @@ def stop_after(model, passes: int) -> None:
 def test_sigterm_saves_and_the_next_run_ends_as_if_it_had_not_been(accelerator, model, tokenizer, tmp_path, capsys):
     before = signal.getsignal(signal.SIGTERM)
     go, whole, _ = trainer(accelerator, model, tokenizer, tmp_path / "whole")
-    assert go()["tokens"] == 12 * 256
+    expected = go()
+    assert expected["tokens"] == 12 * 256
+    assert [step for step, _ in expected["losses"]] == [2, 4, 6, 8, 10, 12]
+    assert expected["validation"] == [[0, 1.0], [12, 1.0]]
 
     go, stopped, _ = trainer(accelerator, model, tokenizer, tmp_path / "stopped")
     stop_after(stopped, passes=11)
@@ -217,9 +220,31 @@ def test_sigterm_saves_and_the_next_run_ends_as_if_it_had_not_been(accelerator, 
     assert signal.getsignal(signal.SIGTERM) is before
 
     go, resumed, _ = trainer(accelerator, model, tokenizer, tmp_path / "stopped")
-    assert go()["before"] == {"bpb": 1.0}
+    result = go()
+    assert result["before"] == {"bpb": 1.0}
+    assert [result[name] for name in ("losses", "validation")] == [expected[name] for name in ("losses", "validation")]
     assert same(resumed, whole)
     assert not same(resumed, stopped)
+
+
+def test_a_checkpoint_is_read_without_unpickling_and_refused_where_it_does_not_fit(
+    accelerator, model, tokenizer, small_model, tmp_path
+):
+    go, trained, _ = trainer(accelerator, model, tokenizer, tmp_path, steps=4)
+    stop_after(trained, passes=1)
+    assert go() is None
+    (checkpoint,) = tmp_path.iterdir()
+    assert {path.suffix for path in checkpoint.iterdir()} == {".json", ".safetensors"}
+    other = small_model(1, len(tokenizer))
+    go, *_ = trainer(accelerator, other, tokenizer, tmp_path, steps=4)
+    with pytest.raises(RecipeError, match=r"step-00000001 is of another model than the recipe's: .*"):
+        go()
+    (checkpoint / "optimizer.safetensors").rename(checkpoint / "optimizer.bin")
+    (checkpoint / SEAL).unlink()
+    seal(checkpoint)
+    go, *_ = trainer(accelerator, model, tokenizer, tmp_path, steps=4)
+    with pytest.raises(RecipeError, match=r"has no optimizer\.safetensors: an older nanohf or FSDP wrote it"):
+        go()
 
 
 @pytest.mark.slow
