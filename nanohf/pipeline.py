@@ -62,6 +62,8 @@ def run(
             fetched = STAGES.index(fetch(from_hub, run_dir))
             left = [stage for stage in stages if runs.is_done(run_dir, stage) or STAGES.index(stage) > fetched]
             recipes = {stage: recipes[stage] for stage in left}  # the model of the last one is all that the next needs
+            if not left:
+                raise RecipeError(f"--until {last}: nothing is left to do after {STAGES[fetched]}, which is on the Hub")
         return work(recipes, arguments, launcher, first)
 
 

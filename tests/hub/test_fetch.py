@@ -168,6 +168,8 @@ def test_the_command_says_what_is_wrong(tmp_path, monkeypatch, capsys):
     pushed(tmp_path / "a", "tester/alone", "midtrain")
     assert main(["run", "recipes/demo", "--from-hub", "tester/alone"]) == 2
     assert "evaluate needs pretrain, which is not finished in runs/demo" in capsys.readouterr().err
+    assert main(["run", "recipes/demo", "--from-hub", "tester/alone", "--until", "pretrain"]) == 2
+    assert "nothing is left to do after midtrain, which is on the Hub" in capsys.readouterr().err
 
 
 def test_what_convert_reads(tmp_path, monkeypatch, capsys):
