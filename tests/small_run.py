@@ -26,6 +26,7 @@ SMALL = {
     "sft.save_steps": 4,
     "sft.logging_steps": 4,
     "grpo.max_steps": 2,
+    "grpo.force": "true",
     "grpo.eval_problems": 8,
     "grpo.max_completion_length": 32,
     "evaluate.limit": 8,

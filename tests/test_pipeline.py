@@ -53,8 +53,8 @@ def test_results_hold_every_stage_by_the_same_measures(finished):
     assert list(results["stages"]) == ["pretrain", "midtrain", "sft", "grpo"]
     for scores in results["stages"].values():
         assert 0 < scores["bpb"] < 10
-        assert scores["pass_at_k"]["n"] == 8
-        low, high = scores["pass_at_k"]["pass@1"][1:]
+        assert scores["word_problems"]["builtin"]["n"] == 8
+        low, high = scores["word_problems"]["builtin"]["pass@1"][1:]
         assert 0 <= low < high <= 1
         assert set(scores["tasks"]) == {"nanohf_toy_problems", "nanohf_toy_choices"}
 

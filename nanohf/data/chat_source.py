@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nanohf.data import identity
 from nanohf.data.licences import wrong_licence
+from nanohf.data.question_split import wrong_share
 
 DOCUMENT = "document"
 CONVERTERS = ("messages", "sharegpt", "gsm8k", "mmlu", "arc", "instructions", "identity", DOCUMENT)
@@ -18,6 +19,8 @@ class ChatSource:
     converter: one of CONVERTERS, by default what the columns suggest (`data.conversations.detected`);
     columns: {what the converter wants: what it is called here}, if the names differ; rows: only the first so many;
     epochs: how often each is seen, 0.5 the first half only once, 2.5 the first half three times;
+    held_out: this share of the source's questions, with all copies that differ in numbers, is not trained on; of an
+    eval_mixture it is what is measured: see `data.question_split`;
     share: converter=document only, instead of rows: this share of the mixture's tokens, 0.2 for a fifth;
     license: the data's, as the Hub spells it, where its card does not say.
     """
@@ -29,6 +32,7 @@ class ChatSource:
     columns: dict[str, str] | None = None
     rows: int | None = None
     epochs: float = 1.0
+    held_out: float | None = None
     share: float | None = None
     license: str | None = None
 
@@ -42,6 +46,10 @@ class ChatSource:
                 raise ValueError("converter=document needs rows, a number of documents, or share, one of the two")
             if self.split not in ("train", "validation"):
                 raise ValueError(f"split={self.split!r} must be train or validation, pretraining's two")
+        if error := wrong_share(self.held_out):
+            raise ValueError(error)
+        if self.held_out is not None and (self.is_document or self.converter == "identity"):
+            raise ValueError(f"held_out={self.held_out} is for conversations, not for converter={self.converter}")
         if self.share is not None:
             if not self.is_document or self.epochs != 1:
                 raise ValueError("share is for converter=document without epochs; conversations have rows and epochs")

@@ -26,6 +26,7 @@ from datasets import Dataset, Features, IterableDataset, List, Value
 
 from nanohf.data import gsm8k, identity
 from nanohf.data.chat_source import CONVERTERS, ChatSource
+from nanohf.data.question_split import place
 from nanohf.data.row_faults import Faults, Malformed
 from nanohf.data.sources import text_stream
 from nanohf.data.tables import RowFormat, Table, open_head, open_table, plain_table
@@ -48,13 +49,28 @@ def documents(source: ChatSource) -> IterableDataset:
     return text_stream(source.dataset, source.split, source.config, source.text_column)
 
 
-def conversations(source: ChatSource) -> tuple[Dataset, Faults]:
+def conversations(source: ChatSource, measured: bool = False) -> tuple[Dataset, Faults]:
     """A source's conversations, and what is wrong with the rows that are left out.
 
+    measured: where the source has `held_out`, those that are held out instead of those to train on.
+
     Raises:
-        RecipeError: columns that no conversation can be made of; more rows left out than stay.
+        RecipeError: columns that no conversation can be made of; more rows left out than stay; none on this side.
     """
-    return _conversations(source, _table(source))
+    rows, faults = _conversations(source, _table(source))
+    if source.held_out is None:
+        return rows, faults
+    places = [place(first_question(messages)) for messages in rows["messages"]]
+    kept = [i for i, at in enumerate(places) if (at < source.held_out) == measured]
+    if not kept:
+        raise RecipeError(f"source {source.name}: held_out={source.held_out:g} leaves no row to train on or to measure")
+    return rows.select(kept), faults
+
+
+def first_question(messages: list[dict]) -> str:
+    """What the user says first."""
+    user = next(message for message in messages if message["role"] == "user")
+    return "".join(part["text"] for part in user["content"])
 
 
 def first_conversations(source: ChatSource) -> tuple[Dataset, Faults]:

@@ -55,11 +55,11 @@ def mixture(tokenizer, sources: list[ChatSource], args: Any) -> tuple[Dataset, l
     return concatenate_datasets(tables).shuffle(seed=args.seed), list(given)
 
 
-def source_rows(tokenizer, source: ChatSource, args: Any) -> tuple[Dataset, Given]:
-    """One source's rows and what it gives, whatever the others give."""
+def source_rows(tokenizer, source: ChatSource, args: Any, measured: bool = False) -> tuple[Dataset, Given]:
+    """One source's rows and what it gives, whatever the others give. measured: of an eval_mixture."""
     if source.is_document:
         return document_rows(tokenizer, source, args.max_length)
-    table, faults = conversations(source)
+    table, faults = conversations(source, measured)
     table, untrained = conversation_rows(tokenizer, table, args)
     return repeated(table, source, malformed=len(faults), untrained=untrained, reason=faults.summary())
 

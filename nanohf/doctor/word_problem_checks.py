@@ -1,5 +1,9 @@
 """Checks of the grpo stage: the reward tells right from wrong, and groups of samples differ in it."""
 
+from itertools import zip_longest
+
+from datasets import Dataset
+
 from nanohf.data.gsm8k import final_answer
 from nanohf.data.word_problems import problems, prompt_ids
 from nanohf.doctor.check_result import Result
@@ -11,9 +15,10 @@ GROUPS = 4
 COMPLETION = 128  # tokens at most: a look, not a measurement
 
 
-def few(stage):
-    """The first problems of the recipe's dataset."""
-    return problems(stage.dataset, stage.dataset_config, "train", min(stage.dataset_rows or PROBLEMS, PROBLEMS))[0]
+def few(stage) -> Dataset:
+    """The first problems of each of the recipe's sources, in turn."""
+    of_sources = [problems(source, "train", PROBLEMS, stage.validation)[0] for source in stage.ladder]
+    return Dataset.from_list([row for rows in zip_longest(*of_sources) for row in rows if row])
 
 
 def reward_tells(tokenizer, rows, sampled: bool) -> Result:

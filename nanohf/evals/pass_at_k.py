@@ -47,7 +47,7 @@ def score(
     same for any number of them.
     Returns n, pass@k for k = 1..num_samples as {"pass@1": [mean, low, high], ...}, shares of finished completions and
     of problems always and never solved, calculator calls per completion and the share refused, the first completion
-    as `example`, and one of each of the first problems as `samples`.
+    as `example`, one of each of the first problems as `samples`, and how many were right of each problem as `right`.
     """
     rank, world_size = (processes.process_index, processes.num_processes) if processes else (0, 1)
     counts = []
@@ -75,6 +75,7 @@ def score(
         "calculator_refused": sum(count["refused"] for count in counts) / max(1, calls),
         "example": counts[0]["sample"]["text"],
         "samples": [count["sample"] for count in counts[:SAMPLES]],
+        "right": right,
     }
 
 
@@ -99,3 +100,20 @@ def shown(result: dict) -> str:
         mean, low, high = result[name]
         parts.append(f"{name} {100 * mean:.1f}% [{100 * low:.1f}, {100 * high:.1f}]")
     return ", ".join([*parts, f"n = {result['n']}"])
+
+
+def without_details(result: dict) -> dict:
+    """A result for the record: without what is said of single problems."""
+    return {key: value for key, value in result.items() if key not in ("samples", "right")}
+
+
+def paired_change(before: list[int], after: list[int], z: float = 1.96) -> tuple[float, float, float]:
+    """How much pass@k changed, k = num_samples, with its 95% interval: of the same word problems, so one by one.
+
+    before, after: how many samples of each were right, `right` of `score`.
+    """
+    changes = [float(b > 0) - float(a > 0) for a, b in zip(before, after, strict=True)]
+    n = len(changes)
+    mean = sum(changes) / n
+    half = z * math.sqrt(sum((c - mean) ** 2 for c in changes) / max(1, n - 1) / n)
+    return mean, mean - half, mean + half

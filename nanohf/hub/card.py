@@ -47,7 +47,7 @@ def card(
     results = results and replace(results, **without_paths(without_credentials(asdict(results))))
     stage, figures, scores = record.stage, public(record), scores_of(record.stage, results)
     repo_id = re.sub(r"[^\w./-]", "-", repo_id)[:LONGEST]
-    recipe, curve = figures["recipe"], record.pass_at_k
+    recipe, curve = figures["recipe"], [*record.word_problems[:1], record.chosen] if record.chosen else []
     environment = Environment(
         loader=FileSystemLoader(shipped("model_cards")),
         trim_blocks=True,
@@ -68,9 +68,9 @@ def card(
         licence=card_licence(record),
         data=[_licensed(data) for data in merged(recorded(record))],
         evaluation=_rows(scores),
-        word_problems=named(evaluated_on(results)) if "pass_at_k" in scores else None,
-        curve=[row | {"step": known(point.get("step"))} for point in _ends(curve) for row in _pass_rows(point)],
-        example=curve[-1].get("example") if curve else None,
+        word_problems=", ".join(map(named, evaluated_on(results).values())) if scores.get("word_problems") else None,
+        curve=[row | {"step": known(point.get("step"))} for point in curve for row in _pass_rows(point["sources"])],
+        example=next(iter(curve[-1]["sources"].values())).get("example") if curve else None,
         picture=FILE if curves_of(record) else None,
         space=hub_id(recipe.get("trackio_space_id")),
         first=(chain or STAGES)[0],
@@ -150,7 +150,11 @@ def _described(source: dict) -> str:
     parts += [f"{source['epochs']:g} epochs" if source.get("epochs", 1) != 1 else None]
     parts += ["plain documents, all of their tokens" if source.get("converter") == "document" else None]
     parts += [f"{100 * source['share']:g}% of the tokens" if source.get("share") else None]
-    parts += ["held out" if source.get("held_out") else None]
+    parts += [f"only {inline(f'{column} = {values}')}" for column, values in (source.get("where") or {}).items()]
+    if share := source.get("held_out"):
+        kept_apart = f"{100 * share:g}% of its questions that are kept apart"
+        parts.append(f"the {kept_apart}" if source.get("measured") else f"without the {kept_apart}")
+    parts += ["held out" if source.get("measured") else None]
     return ", ".join(filter(None, parts))
 
 
@@ -168,7 +172,7 @@ def _rows(scores: dict) -> list[dict]:
     rows = []
     if "bpb" in scores:
         rows.append({"what": "bits per byte", "value": known(scores["bpb"]), "interval": "-", "n": "-"})
-    rows += _pass_rows(scores["pass_at_k"]) if "pass_at_k" in scores else []
+    rows += _pass_rows(scores.get("word_problems", {}))
     for task, result in scores.get("tasks", {}).items():
         value, stderr = result["value"], result.get("stderr")
         interval = (
@@ -179,13 +183,12 @@ def _rows(scores: dict) -> list[dict]:
     return rows
 
 
-def _pass_rows(measured: dict) -> list[dict]:
-    def row(k: str, mean: float, low: float, high: float) -> dict:
+def _pass_rows(solved: dict[str, dict]) -> list[dict]:
+    """Of each source of word problems, which is named where there are several."""
+
+    def row(name: str, k: str, n: int, mean: float, low: float, high: float) -> dict:
+        what = f"{inline(name)}: {k}" if len(solved) > 1 else k
         interval = f"[{100 * low:.1f}%, {100 * high:.1f}%]"
-        return {"what": k, "value": f"{100 * mean:.1f}%", "interval": interval, "n": f"{measured['n']:,}"}
+        return {"what": what, "value": f"{100 * mean:.1f}%", "interval": interval, "n": f"{n:,}"}
 
-    return [row(k, *measured[k]) for k in pass_keys(measured)]
-
-
-def _ends(curve: list[dict]) -> list[dict]:
-    return curve if len(curve) < 2 else [curve[0], curve[-1]]
+    return [row(name, k, of["n"], *of[k]) for name, of in solved.items() for k in pass_keys(of)]

@@ -4,6 +4,7 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from nanohf.data.licence_lookup import LANGUAGE
+from nanohf.data.word_problem_source import label
 from nanohf.hub.card_text import hub_id, one_line
 from nanohf.hub.licensing import card_licence
 from nanohf.runs.data_used import named_sources, recorded, trained_sources
@@ -61,8 +62,11 @@ def scores_of(stage: str, results: EvaluationRecord | None) -> dict:
     return results.stages.get(stage, {}) if results else {}
 
 
-def evaluated_on(results: EvaluationRecord | None) -> str:
-    return results.recipe.get("dataset", "builtin") if results else "builtin"
+def evaluated_on(results: EvaluationRecord | None) -> dict[str, str]:
+    """The dataset of each source of word problems, by the source's name."""
+    recipe = results.recipe if results else {}
+    sources = recipe.get("word_problems") or [{"dataset": recipe.get("dataset", "builtin")}]
+    return {label(source["dataset"], source.get("name")): source["dataset"] for source in sources}
 
 
 def pass_keys(measured: dict) -> list[str]:
@@ -86,15 +90,17 @@ def _model_index(stage: str, record: dict, results: EvaluationRecord | None) -> 
         )
 
     scores, entries = scores_of(stage, results), []
-    if "pass_at_k" in scores:
-        dataset, measured = evaluated_on(results), scores["pass_at_k"]
-        entries += [entry(dataset, k, measured[k][0], measured["n"]) for k in pass_keys(measured)]
+    if solved := scores.get("word_problems"):
+        datasets = evaluated_on(results)
+        entries += [
+            entry(datasets.get(name, name), k, of[k][0], of["n"]) for name, of in solved.items() for k in pass_keys(of)
+        ]
     elif "after" in record and "metric" in record:
         sources = named_sources(stage, record["recipe"])  # the loss is of conversations only
-        held_out = [s["dataset"] for s in sources if s.get("held_out") and s.get("converter") != "document"]
+        held_out = [s["dataset"] for s in sources if s.get("measured") and s.get("converter") != "document"]
         data = held_out or [s["dataset"] for s in sources]
         name = data[0] if len(set(data)) == 1 else "mixture of " + ", ".join(dict.fromkeys(map(_plainly, data)))
-        split = "validation" if stage == "pretrain" else "test"
+        split = "validation" if stage in ("pretrain", "grpo") else "test"
         entries.append(entry(name, record["metric"], record["after"], split=split))
     for task, result in scores.get("tasks", {}).items():
         dataset, config = TASK_DATA.get(task, (task, None))

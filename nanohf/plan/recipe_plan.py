@@ -47,9 +47,16 @@ def planned_chat(recipe: Recipe) -> tuple[Stage, list[str]]:
 def planned_word_problems(recipe: Recipe) -> tuple[Stage, list[str]]:
     """GRPO: its steps, and what was assumed."""
     settings, trl = recipe.settings, recipe.trl
-    name = " ".join(filter(None, (settings.dataset, settings.dataset_config, "train")))
+    parts = [
+        Part(
+            " ".join(filter(None, (source.dataset, source.config, source.split))),
+            source.rows,
+            epochs=1 - (source.held_out or 0) - settings.validation,
+        )
+        for source in settings.ladder
+    ]
     return problem_stage(
-        Part(name, settings.dataset_rows),
+        parts,
         settings.problems_per_step,
         trl.num_generations,
         trl.max_completion_length,

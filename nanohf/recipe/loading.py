@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 from nanohf.data.chat_source import ChatSource
 from nanohf.data.identity import SUFFIXES
+from nanohf.data.word_problem_source import WordProblemSource
 from nanohf.errors import RecipeError
 from nanohf.recipe.credentials import without_credentials
 from nanohf.recipe.post_training_schemas import ChatConfig, WordProblemConfig
@@ -34,7 +35,8 @@ NOT_MIXTURES = {"chat_template_path", "completion_only_loss", "dataset_text_fiel
 NOT_MUONS = {"learning_rate", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"}
 NOT_MUONS |= {"optim_args", "optim_target_modules"}
 NOT_OURS = {"output_dir", "resume_from_checkpoint"}
-MIXTURES = ("mixture", "eval_mixture")
+# Keys that list sources.
+LISTS = {"mixture": ChatSource, "eval_mixture": ChatSource, "word_problems": WordProblemSource}
 PER_PROCESS = ("gradient_accumulation_steps", "steps_per_generation")
 
 
@@ -233,7 +235,7 @@ def built(stage: str, path: Path, values: dict[str, Any], folders: dict[str, Pat
     own = {f.name for f in fields(schema)}
     given = {key: value for key, value in values.items() if key in own}
     errors: list[str] = []
-    for name in [name for name in MIXTURES if name in given]:
+    for name in [name for name in LISTS if name in given]:
         given[name], wrong = sources(name, given[name], folders.get(name, path.parent))
         errors += wrong
     if errors:
@@ -246,12 +248,12 @@ def built(stage: str, path: Path, values: dict[str, Any], folders: dict[str, Pat
     return Recipe(stage, path, written, settings, trl)
 
 
-def sources(name: str, entries: list, folder: Path) -> tuple[list[ChatSource], list[str]]:
-    """A mixture's lines as sources, and an error for each that is none. Identity files are found from `folder`."""
-    found, errors, kinds = [], [], kinds_of_fields(ChatSource)
+def sources(name: str, entries: list, folder: Path) -> tuple[list[Any], list[str]]:
+    """A list's lines as sources, and an error for each that is none. Identity files are found from `folder`."""
+    found, errors, kinds = [], [], kinds_of_fields(LISTS[name])
     for i, entry in enumerate(entries):
         try:
-            found.append(ChatSource(**source_values(entry, folder, kinds)))
+            found.append(LISTS[name](**source_values(entry, folder, kinds)))
         except ValueError as error:
             reasons = "; ".join(str(error).splitlines())
             errors.append(f"{name}[{i}] = {entry}: {reasons} (keys: {', '.join(kinds)})")

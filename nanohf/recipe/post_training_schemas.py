@@ -6,11 +6,15 @@ from math import gcd
 from typing import Any
 
 from nanohf.data.chat_source import ChatSource
+from nanohf.data.word_problem_source import WordProblemSource
 from nanohf.errors import RecipeError
 from nanohf.recipe.schemas import (
     HUB_LICENSE,
     LICENSE,
+    WORD_PROBLEMS,
     RunFolder,
+    ladder,
+    ladder_errors,
     missing_trackers,
     not_words,
     too_small,
@@ -197,19 +201,32 @@ class WordProblemConfig(PostTrainingConfig):
     dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
     dataset_rows: int | None = field(default=None, metadata={"help": "only the first so many"})
     license: str | None = field(default=None, metadata=LICENSE)
+    word_problems: list[WordProblemSource] = field(default_factory=list, metadata=WORD_PROBLEMS)
+    validation: float = field(
+        default=0.05, metadata={"help": "share of each source's questions kept to choose the best step by"}
+    )
     problems_per_step: int = field(
         default=16, metadata={"help": "word problems of a step, num_generations completions each, over all processes"}
     )
-    eval_problems: int = field(default=400, metadata={"help": "test word problems for pass@k"})
+    eval_problems: int = field(default=400, metadata={"help": "validation word problems for pass@k, of each source"})
     eval_generations: int = field(default=8, metadata={"help": "samples per word problem for pass@k, k up to this"})
     eval_every: int = field(default=60, metadata={"help": "pass@k every so many steps, before and after besides"})
     skip_settled: float = field(
         default=0.0, metadata={"help": "chance to pass over a word problem whose last group was all right or all wrong"}
     )
+    force: bool = field(default=False, metadata={"help": "begin even if hardly any group has a spread to learn from"})
 
     def __post_init__(self):
         super().__post_init__()
         errors = too_small(self, problems_per_step=1, eval_problems=1, eval_generations=1, eval_every=1)
+        errors += ladder_errors(self)
+        if not 0 < self.validation <= 0.5:
+            errors.append(f"validation={self.validation} must be above 0 and at most 0.5: 0.05 keeps a twentieth")
+        errors += [
+            f"word_problems: {s.label}: held_out={s.held_out} and validation={self.validation} leave none to train on"
+            for s in self.word_problems
+            if (s.held_out or 0) + self.validation >= 1
+        ]
         if not 0 <= self.skip_settled < 1:
             errors.append(f"skip_settled={self.skip_settled} must be from 0 to below 1")
         if errors:
@@ -223,10 +240,10 @@ class WordProblemConfig(PostTrainingConfig):
             errors.append(f"temperature={trl.temperature} must be above 0: groups need different answers")
         errors += [] if errors else save_steps_errors(trl, self.problems_per_step * trl.num_generations)
         errors += [] if errors else self.batch_errors(trl)
-        if self.skip_settled and trl.dataloader_num_workers:
+        if trl.dataloader_num_workers and (self.skip_settled or len(self.word_problems) > 1):
             errors.append(
                 f"dataloader_num_workers={trl.dataloader_num_workers} draws word problems before the rewards are "
-                "known that skip_settled needs. Set it to 0."
+                "known that skip_settled and several word_problems need. Set it to 0."
             )
         unused = [name for name in NOT_THE_ENGINES if getattr(trl, name) != trl_keys("GRPOConfig")[name][1]]
         if unused and not trl.use_vllm:
@@ -234,6 +251,10 @@ class WordProblemConfig(PostTrainingConfig):
         if trl.use_vllm and find_spec("vllm") is None:
             errors.append("use_vllm needs vLLM and a CUDA GPU: pip install 'trl[vllm]', or leave use_vllm out")
         return errors
+
+    @property
+    def ladder(self) -> list[WordProblemSource]:
+        return ladder(self)
 
     def step_batch(self, trl: Any) -> StepBatch:
         return StepBatch("problems_per_step", self.problems_per_step, completions=trl.num_generations)

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from nanohf.data.licences import wrong_licence
+from nanohf.data.word_problem_source import WordProblemSource
 from nanohf.errors import RecipeError
 from nanohf.recipe.stage_names import MODEL_STAGES
 from nanohf.scaling.horizon import TOKENS_PER_PARAMETER, Pretraining, pretraining
@@ -38,6 +39,28 @@ def wrong_licences(config) -> list[str]:
     return [e for key in ("license", "hub_license") for e in wrong_licence(key, getattr(config, key, None))]
 
 
+def ladder(config) -> list[WordProblemSource]:
+    """The word problems of grpo or evaluate: those listed, or the one dataset."""
+    if config.word_problems:
+        return config.word_problems
+    return [WordProblemSource(config.dataset, config=config.dataset_config, rows=getattr(config, "dataset_rows", None))]
+
+
+def ladder_errors(config) -> list[str]:
+    errors = too_small(config, dataset_rows=1) if hasattr(config, "dataset_rows") else []
+    if not config.word_problems:
+        return errors
+    given = [key for key in ("dataset_config", "dataset_rows", "license") if getattr(config, key, None) is not None]
+    given = ["dataset"] * (config.dataset != "builtin") + given
+    if given:
+        errors.append(f"{', '.join(given)}: leave it out, word_problems lists the sources")
+    labels = [source.label for source in config.word_problems]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        errors.append(f"word_problems has two sources called {', '.join(twice)}; give each a name of its own")
+    return errors
+
+
+WORD_PROBLEMS = {"help": "several sources instead of dataset: see data.word_problem_source"}
 LICENSE = {"help": "the data's licence as the Hub spells it, such as cc-by-4.0, where its card does not say"}
 HUB_LICENSE = {"help": "under which licence you publish the result; default: the strictest of its data's"}
 
@@ -198,7 +221,8 @@ class EvaluateConfig(RunFolder):
     limit: int | None = field(default=None, metadata={"help": "at most so many task rows and word problems; null: all"})
     dataset: str = field(default="builtin", metadata={"help": "word problems: builtin, a folder or a Hub id"})
     dataset_config: str | None = field(default=None, metadata={"help": "its configuration name"})
-    problems: int = field(default=400, metadata={"help": "test word problems for pass@1"})
+    word_problems: list[WordProblemSource] = field(default_factory=list, metadata=WORD_PROBLEMS)
+    problems: int = field(default=400, metadata={"help": "test word problems for pass@1, of each source"})
     num_generations: int = field(default=4, metadata={"help": "samples per word problem for pass@1"})
     max_completion_length: int = field(default=256, metadata={"help": "tokens of a sample"})
     temperature: float = field(default=1.0, metadata={"help": "of the samples"})
@@ -221,6 +245,7 @@ class EvaluateConfig(RunFolder):
         ours = {path.stem for path in (Path(__file__).parents[1] / "evals/tasks").glob("*.yaml")}
         if missing := [t for t in self.tasks if t.startswith("nanohf_") and t not in ours]:
             errors.append(f"tasks={missing}: ours are {', '.join(sorted(ours))}")
+        errors += ladder_errors(self)
         errors += too_small(
             self,
             problems=1,
@@ -237,3 +262,7 @@ class EvaluateConfig(RunFolder):
             errors += too_small(self, limit=1)
         if errors:
             raise RecipeError(errors)
+
+    @property
+    def ladder(self) -> list[WordProblemSource]:
+        return ladder(self)

@@ -9,6 +9,7 @@ from typing import Any
 
 from nanohf import console
 from nanohf.data.chat_source import ChatSource
+from nanohf.data.word_problem_source import WordProblemSource
 from nanohf.errors import RecipeError
 from nanohf.recipe.loading import Recipe
 
@@ -59,10 +60,9 @@ def source_checks(recipe: Recipe) -> Iterator[SourceCheck]:
         elif source.converter != "identity":  # its file was read with the recipe
             yield _chat(source)
     if recipe.stage == "grpo":
-        yield _word_problems(s.dataset, s.dataset_config, "train", s.dataset_rows)
-        yield _word_problems(s.dataset, s.dataset_config, "test", s.eval_problems)
+        yield from (_word_problems(source, "train") for source in s.ladder)
     if recipe.stage == "evaluate":
-        yield _word_problems(s.dataset, s.dataset_config, "test", s.problems)
+        yield from (_word_problems(source, "test", s.problems) for source in s.ladder)
         yield _text(s.text_dataset, s.text_dataset_config, s.text_column, s.text_split)
 
 
@@ -81,11 +81,11 @@ def _chat(source: ChatSource) -> SourceCheck:
     return SourceCheck(name, partial(first_conversations, source))
 
 
-def _word_problems(dataset: str, config: str | None, split: str, rows: int | None) -> SourceCheck:
+def _word_problems(source: WordProblemSource, part: str, count: int | None = None) -> SourceCheck:
     from nanohf.data.word_problems import first_problems
 
-    name = _name("word problems", dataset, config, split)
-    return SourceCheck(name, partial(first_problems, dataset, config, split, rows))
+    name = _name("word problems", source.dataset, source.config, part)
+    return SourceCheck(name, partial(first_problems, source, part, count))
 
 
 def _name(kind: str, *parts: Any) -> str:

@@ -23,7 +23,7 @@ def write_report(run_dir: Path) -> str:
     results = runs.evaluated(run_dir)
     records = {stage: record for stage in RESULT_STAGES if (record := runs.done(run_dir, stage))}
     parts = [f"# {run_dir.name}", "", *cost_table(records, results)]
-    parts += time_table(records.get("grpo"))
+    parts += time_table(records.get("grpo")) + word_problem_table(records.get("grpo"))
     if results:
         parts += ["", *score_table(results), "", "## A held-out problem, greedily", ""]
         parts += [fenced(results.conversation)]
@@ -76,20 +76,45 @@ def time_table(grpo: StageRecord | None) -> list[str]:
     ]
 
 
+def word_problem_table(grpo: StageRecord | None) -> list[str]:
+    """Each source of grpo's word problems: how often it was drawn, and pass@k on validation before and after."""
+    if grpo is None or not grpo.chosen:
+        return []
+    first, chosen = grpo.word_problems[0]["sources"], grpo.chosen["sources"]
+    best = f"pass@{next(iter(chosen.values()))['num_samples']}"
+    measures = list(dict.fromkeys(("pass@1", best)))
+    cells = [f"{k} {when}" for k in measures for when in ("before", "after")]
+    rows = [
+        "",
+        f"Validation word problems of grpo; its result is that of step {grpo.chosen['step']:,} of {grpo.steps:,}, "
+        "measured on fresh samples.",
+        "",
+        f"| word problems | groups drawn | their pass rate | n | {' | '.join(cells)} |",
+        "|---|--:|--:|--:|" + "--:|" * len(cells),
+    ]
+    for name, drawn in grpo.drawn.items():
+        rate = f"{100 * drawn['pass_rate']:.1f}%" if drawn["groups"] else ""
+        scores = [interval(of[name][k]) for k in measures for of in (first, chosen)]
+        rows.append(f"| {name} | {drawn['groups']:,} | {rate} | {chosen[name]['n']:,} | {' | '.join(scores)} |")
+    return rows
+
+
 def score_table(results: EvaluationRecord) -> list[str]:
     """Every stage by the same measures; 95% intervals for pass@1, standard errors for tasks."""
     stages = results.stages
     tasks = list(next(iter(stages.values()))["tasks"])
-    first = next(iter(stages.values()))["pass_at_k"]
+    solved = next(iter(stages.values())).get("word_problems", {})
+    samples = next((of["num_samples"] for of in solved.values()), 0)
+    sizes = [f"{of['n']}" if len(solved) == 1 else f"{name} {of['n']}" for name, of in solved.items()]
+    columns = ["pass@1" if len(solved) == 1 else f"{name} pass@1" for name in solved] + tasks
+    head = f"pass@1: {', '.join(sizes)} held-out problems, {samples} samples each, with 95% intervals."
     rows = [
-        f"pass@1: {first['n']} held-out problems, {first['num_samples']} samples each, with 95% intervals.",
-        "",
-        f"| stage | bits per byte | pass@1 | {' | '.join(tasks)} |" if tasks else "| stage | bits per byte | pass@1 |",
-        "|---|--:|--:|" + "--:|" * len(tasks),
+        *([head, ""] if solved else []),
+        f"| stage | bits per byte | {' | '.join(columns)} |",
+        "|---|--:|" + "--:|" * len(columns),
     ]
     for stage, r in stages.items():
-        mean, low, high = (100 * value for value in r["pass_at_k"]["pass@1"])
-        cells = [f"{r['bpb']:.4f}", f"{mean:.1f}% [{low:.1f}, {high:.1f}]"]
+        cells = [f"{r['bpb']:.4f}", *(interval(r["word_problems"][name]["pass@1"]) for name in solved)]
         for task in tasks:
             score = r["tasks"][task]
             error = f" ± {100 * score['stderr']:.1f}" if score["stderr"] is not None else ""
@@ -146,3 +171,9 @@ def commands(run_dir: Path, records: dict[str, StageRecord]) -> list[str]:
 
 def figure(metric: str, value: float) -> str:
     return f"{100 * value:.1f}%" if metric == "pass@1" else f"{value:.4g}"
+
+
+def interval(measured: list[float]) -> str:
+    """`41.2% [38.0, 44.4]`."""
+    mean, low, high = (100 * value for value in measured)
+    return f"{mean:.1f}% [{low:.1f}, {high:.1f}]"

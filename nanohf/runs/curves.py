@@ -6,6 +6,7 @@ There is nothing in it but our own words and numbers.
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
+from statistics import fmean
 
 from nanohf.runs.stage_record import StageRecord
 
@@ -31,11 +32,12 @@ def curves_of(record: StageRecord) -> list[Curve]:
         "mean reward": record.rewards,
     }
     found = [Curve(title, [(step, value) for step, value in points]) for title, points in lines.items()]
-    measured = [point for point in record.pass_at_k if "pass@1" in point]
-    for k in dict.fromkeys(f"pass@{k}" for point in measured[:1] for k in (1, point.get("num_samples", 1))):
-        values = [(point["step"], point[k]) for point in measured if "step" in point and k in point]
-        band = [(low, high) for _, (_, low, high) in values]
-        found.append(Curve(f"{k} on held-out word problems", [(step, mean) for step, (mean, *_) in values], band))
+    measured = [(point["step"], list(point["sources"].values())) for point in record.word_problems]
+    for k in dict.fromkeys(f"pass@{k}" for _, sources in measured[:1] for k in (1, sources[0]["num_samples"])):
+        values = [(step, fmean(of[k][0] for of in sources)) for step, sources in measured]
+        alone = all(len(sources) == 1 for _, sources in measured)  # the mean of several has no interval
+        band = [(sources[0][k][1], sources[0][k][2]) for _, sources in measured] if alone else []
+        found.append(Curve(f"{k} on validation word problems", values, band))
     return [curve for curve in found if _drawable(curve)]
 
 

@@ -49,16 +49,21 @@ class DataUsed:
 
 
 def named_sources(stage: str, recipe: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a recipe names as data: its mixture, or its one dataset. The default dataset is builtin."""
+    """What a recipe names as data: its mixture or word problems, or its one dataset. The default dataset is builtin.
+
+    What is only measured is marked so.
+    """
     if stage in CHAT_STAGES:
-        held_out = [source | {"held_out": True} for source in recipe.get("eval_mixture", [])]
-        return [*recipe.get("mixture", []), *held_out]
+        measured = [source | {"measured": True} for source in recipe.get("eval_mixture", [])]
+        return [*recipe.get("mixture", []), *measured]
+    if sources := recipe.get("word_problems"):
+        return list(sources)
     source = {"dataset": recipe.get("dataset", "builtin"), "config": recipe.get("dataset_config")}
     return [source | {"rows": recipe.get("dataset_rows"), "split": "train", "license": recipe.get("license")}]
 
 
 def trained_sources(stage: str, recipe: dict[str, Any]) -> list[dict[str, Any]]:
-    return [source for source in named_sources(stage, recipe) if not source.get("held_out")]
+    return [source for source in named_sources(stage, recipe) if not source.get("measured")]
 
 
 def collect(

@@ -12,17 +12,8 @@ from nanohf.runs.stage_record import EvaluationRecord, StageRecord
 from nanohf.scaling.parameters import parameters
 
 LEDGER = "ledger.jsonl"
-LONG = (
-    "versions",
-    "data",
-    "mixture",
-    "held_out",
-    "losses",
-    "validation",
-    "pass_at_k",
-    "rewards",
-    "sample",
-)  # not for one line
+LONG = {"versions", "data", "mixture", "held_out", "losses", "validation", "rewards", "sample"}  # not for one line
+LONG |= {"word_problems", "chosen", "drawn"}
 
 
 def append(run_dir: Path, record: StageRecord) -> None:

@@ -27,7 +27,7 @@ from nanohf.runs.checkpoint_files import flush, numbered
 from nanohf.runs.stage_record import EvaluationRecord, StageRecord, write_json
 
 FREE_TO_CHANGE = {"run_dir", "push_to_hub", "hub_model_id", "hub_private_repo", "logging_steps", "report_to", "stage"}
-FREE_TO_CHANGE |= {"keep_optimizer", "torch_compile", "license", "hub_license", "trackio_space_id"}
+FREE_TO_CHANGE |= {"keep_optimizer", "torch_compile", "license", "hub_license", "trackio_space_id", "force"}
 # In a stage's folder; not beside the weights, where some read every safetensors.
 OPTIMIZER = "optimizer/state.safetensors"
 RESULTS = "results.json"

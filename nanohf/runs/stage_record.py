@@ -111,7 +111,11 @@ class StageRecord(_Written):
     assistant_only_loss: bool | None = None
 
     # grpo
-    pass_at_k: list[dict] = field(default_factory=list)  # by step: see evals.pass_at_k.score
+    # By step {step, seconds, pass@1, sources}, on validation word problems: sources by name as evals.pass_at_k.score
+    # has them, pass@1 their mean.
+    word_problems: list[dict] = field(default_factory=list)
+    chosen: dict = field(default_factory=dict)  # the same of the step that is the result, on fresh samples
+    drawn: dict[str, dict] = field(default_factory=dict)  # by source {groups, pass_rate}, over the training
     rewards: list[list[float]] = field(default_factory=list)  # [step, mean reward]
     timed_steps: int | None = None
     seconds_by_phase: dict[str, float] = field(default_factory=dict)  # over timed_steps
@@ -121,8 +125,9 @@ class StageRecord(_Written):
 class EvaluationRecord(_Written):
     """results.json: the stages of a run side by side.
 
-    stages: {stage: {parameters, bpb, pass_at_k, tasks}}; finished: when each scored stage had been finished, by which
-    results older than a stage are known; conversation: one answer of the last stage, readable.
+    stages: {stage: {parameters, bpb, word_problems, tasks}}, with word_problems by source as evals.pass_at_k.score has
+    them; finished: when each scored stage had been finished, by which results older than a stage are known;
+    conversation: one answer of the last stage, readable.
     """
 
     stages: dict[str, dict]

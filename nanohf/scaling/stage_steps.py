@@ -66,20 +66,21 @@ def chat_stage(
 
 
 def problem_stage(
-    problems: Part, per_step: int, completions: int, length: int, epochs: float = 1.0, max_steps: int = -1
+    parts: list[Part], per_step: int, completions: int, length: int, epochs: float = 1.0, max_steps: int = -1
 ) -> tuple[Stage, list[str]]:
-    """GRPO, and what was assumed. length: the limit of a completion, in tokens."""
-    count, assumed = ROWS.get(problems.name) if problems.rows is None else problems.rows, []
+    """GRPO, and what was assumed. parts: their epochs are the share that is trained on; length: of a completion."""
+    counts = {part.name: ROWS.get(part.name) if part.rows is None else part.rows for part in parts}
+    unknown, assumed = [name for name, rows in counts.items() if rows is None], []
     if max_steps > 0:
         steps, steps_from = max_steps, "max_steps"
-    elif count is None:
-        return Stage(
-            "grpo", None, None, f"unknown, because the recipe does not say how many word problems {problems.name} has"
-        ), []
+    elif unknown:
+        many = f"unknown, because the recipe does not say how many word problems {unknown[0]} has"
+        return Stage("grpo", None, None, many), []
     else:
+        count = sum(round((counts[part.name] or 0) * part.epochs) for part in parts)
         steps = round(rl_steps(count, per_step) * epochs)
         steps_from = f"{count:,} problems // {per_step:,} per step x {epochs:g} epoch(s)"
-        assumed += [f"grpo: {problems.name} has {count:,} problems"] if problems.rows is None else []
+        assumed += [f"grpo: {p.name} has {counts[p.name]:,} problems" for p in parts if p.rows is None]
     step_tokens = per_step * completions * length
     made_of = f"at most {steps:,} steps x {per_step:,} problems x {completions:,} completions x {length:,} tokens"
     return Stage("grpo", steps, steps * step_tokens, steps_from, made_of), assumed

@@ -9,16 +9,18 @@ from functools import partial
 from itertools import islice
 
 import torch
+from datasets import Dataset
 from transformers import AutoTokenizer
 
 from nanohf import console
 from nanohf.data.packing import PackedLoader
 from nanohf.data.sources import text_stream
+from nanohf.data.word_problem_source import WordProblemSource
 from nanohf.data.word_problems import problems, prompt_ids
 from nanohf.errors import RecipeError
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.evals.lm_eval_model import find_tasks, run_tasks
-from nanohf.evals.pass_at_k import score, shown
+from nanohf.evals.pass_at_k import score, shown, without_details
 from nanohf.generation.engine import Engine
 from nanohf.hardware.device import device_type
 from nanohf.model import NanoHFForCausalLM
@@ -46,10 +48,7 @@ def work(recipe: Recipe) -> None:
         manager = find_tasks(config.tasks)
     except ValueError as error:
         raise RecipeError(str(error)) from error
-    count = min(config.problems, config.limit or config.problems)
-    test, left_out = problems(config.dataset, config.dataset_config, "test", count)
-    if left_out:
-        console.warning(f"{len(left_out):,} word problems are left out: {left_out.summary()}")
+    tests = {source.label: test_problems(config, source) for source in config.ladder}
     stages = {}
     for stage, folder in folders.items():
         model, tokenizer = load_model(folder)
@@ -57,21 +56,30 @@ def work(recipe: Recipe) -> None:
         stages[stage] = {
             "parameters": model.num_parameters(),
             "bpb": held_out_bpb(config, model, tokenizer),
-            "pass_at_k": solve(config, engine, test),
+            "word_problems": {name: solve(config, engine, test) for name, test in tests.items()},
             "tasks": run_tasks(
                 model, tokenizer, engine.generate, config.tasks, manager, config.limit, config.batch_size
             ),
         }
-        console.progress(f"{stage}: {stages[stage]['bpb']:.4f} bits per byte, {shown(stages[stage]['pass_at_k'])}")
+        console.progress(f"{stage}: {stages[stage]['bpb']:.4f} bits per byte")
+        for name, result in stages[stage]["word_problems"].items():
+            console.progress(f"{stage}: word problems {name}: {shown(result)}")
 
     figures = {
         "stages": stages,
         "finished": {stage: runs.done(config.run_dir, stage).finished for stage in config.stages},
-        "conversation": conversation(engine, test),
+        "conversation": conversation(engine, next(iter(tests.values()))),
         "minutes": (time.perf_counter() - started) / 60,
         "device": model.device.type,
     }
     runs.finish_evaluation(recipe, figures)
+
+
+def test_problems(config, source: WordProblemSource) -> Dataset:
+    found, left_out = problems(source, "test", min(config.problems, config.limit or config.problems))
+    if left_out:
+        console.warning(f"{len(left_out):,} word problems of {source.label} are left out: {left_out.summary()}")
+    return found
 
 
 def load_model(folder: str):
@@ -89,7 +97,7 @@ def held_out_bpb(config, model, tokenizer) -> float:
 
 
 def solve(config, engine: Engine, test) -> dict:
-    return score(
+    result = score(
         engine.generate,
         engine.tokenizer.decode,
         [seen(engine, prompt_ids(engine.tokenizer, row["prompt"])) for row in test],
@@ -101,6 +109,7 @@ def solve(config, engine: Engine, test) -> dict:
         temperature=config.temperature,
         top_k=config.top_k,
     )
+    return without_details(result)
 
 
 def seen(engine: Engine, prompt: list[int]) -> list[int]:

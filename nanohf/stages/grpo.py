@@ -10,23 +10,24 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 import nanohf.model  # noqa: F401 for the Auto classes
 from nanohf import console
 from nanohf.data.hub_names import pretrained
+from nanohf.data.word_problem_source import WordProblemSource
 from nanohf.data.word_problems import problems, prompt_ids
-from nanohf.evals.pass_at_k import score, shown
 from nanohf.generation.engine import Engine
 from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.runs import find_model
 from nanohf.runs import run_folder as runs
 from nanohf.runs.disk_full import disk_full_said
 from nanohf.runs.lock import stage_lock
+from nanohf.train.grpo.best_weights import BestWeights
 from nanohf.train.grpo.diagnosis import Diagnosis
-from nanohf.train.grpo.pass_at_k_callback import PassAtK
+from nanohf.train.grpo.measuring import by_source, check_spread, scorer
+from nanohf.train.grpo.pass_at_k_callback import PassAtK, described, for_record, over_sources
 from nanohf.train.grpo.reward import reward_func
 from nanohf.train.grpo.rollout import refuse_nanohf, rollout_func
 from nanohf.train.grpo.trainer import WordProblemTrainer
@@ -34,6 +35,8 @@ from nanohf.train.lora import merged, with_lora
 from nanohf.train.positions import cover
 from nanohf.train.post_training import Progress, figures_of, keep_logs, make_optimizer, resumed, save, train
 from nanohf.train.trl_arguments import training_arguments
+
+FRESH = 1_000_003  # added to the seed, for samples by which no step was chosen
 
 
 def main(argv: list[str]) -> None:
@@ -47,20 +50,18 @@ def work(recipe: Recipe) -> None:
     args = training_arguments(recipe, output_dir=str(runs.checkpoints(recipe.run_dir, recipe.stage)))
     runs.claim(recipe)
     set_seed(args.seed)  # adapters are drawn before the trainer is there to do it
-    newest, state = resumed(stage, args, [stage.dataset])
+    newest, state = resumed(stage, args, [source.dataset for source in stage.ladder])
 
     model, tokenizer = load_model(stage, args)
     engine = Engine(model, tokenizer)
-    train_problems = usable_problems(stage, "train", stage.dataset_rows, model, tokenizer)
-    test_problems = usable_problems(stage, "test", stage.eval_problems, model, tokenizer)
-    console.progress(f"word problems: {len(train_problems):,} to train on, {len(test_problems):,} held out")
-    assert args.max_completion_length is not None
-    cover(model, tokenizer, longest_prompt(tokenizer, train_problems, test_problems) + args.max_completion_length)
+    training, validation = word_problems(stage, model, tokenizer)
+    cover(model, tokenizer, longest_prompt(tokenizer, training, validation) + (args.max_completion_length or 0))
 
     trainer = WordProblemTrainer(
         model=model,
         args=args,
-        train_dataset=train_problems,
+        train_dataset=concatenate_datasets(list(training.values())),
+        sources=[len(of) for of in training.values()],
         processing_class=tokenizer,
         reward_funcs=reward_func(tokenizer),
         rollout_func=None if args.use_vllm else rollout_func(engine, args),
@@ -71,32 +72,47 @@ def work(recipe: Recipe) -> None:
     progress = Progress.attach(trainer)
     keep_logs(trainer, recipe.run_dir / "logs" / recipe.stage)
     trainer.add_callback(Diagnosis())
-    measure = held_out_score(stage, args, engine, test_problems, trainer)
-    main_process = trainer.is_world_process_zero()
-    pass_at_k = PassAtK(measure, stage.eval_every, shown, progress, trainer.folder, main_process)
+    measure = scorer(engine, args, trainer)
+    if newest is None:
+        check_spread(measure, trainer, list(training.values()), stage.force)
+    measured = partial(by_source, measure, validation, stage.eval_generations)
+    weights, main = BestWeights(model, trainer.folder), trainer.is_world_process_zero()
+    pass_at_k = PassAtK(partial(measured, args.seed), stage.eval_every, progress, trainer.folder, weights, main)
     trainer.add_callback(pass_at_k)
-
     pass_at_k.now(0)
     result = train(trainer, newest)
     pass_at_k.now(trainer.state.global_step)
-
-    if main_process:
+    again = choose(trainer, pass_at_k, partial(measured, args.seed + FRESH))
+    if main:
         trainer.model = merged(trainer.model)
-        figures = figures_of(trainer) | result | learned(trainer, pass_at_k)
+        figures = figures_of(trainer) | result | learned(trainer, pass_at_k, again, list(training))
         runs.finish(recipe, figures, partial(write_result, trainer, pass_at_k))
 
 
-def usable_problems(stage, split: str, rows: int | None, model, tokenizer) -> Dataset:
-    """The word problems of a split that the model can read and that can be checked; what is left out is said."""
+def word_problems(stage, model, tokenizer) -> tuple[dict[str, Dataset], dict[str, Dataset]]:
+    """By source: those to train on, and those by which the best step is chosen."""
+    training, validation = {}, {}
+    for source in stage.ladder:
+        name = source.label
+        training[name] = usable_problems(stage, source, "train", None, model, tokenizer)
+        validation[name] = usable_problems(stage, source, "validation", stage.eval_problems, model, tokenizer)
+        counts = f"{len(training[name]):,} to train on, {len(validation[name]):,} for validation"
+        console.progress(f"word problems {name}: {counts}")
+    return training, validation
+
+
+def usable_problems(stage, source: WordProblemSource, part: str, count: int | None, model, tokenizer) -> Dataset:
+    """The word problems that the model can read and that can be checked; what is left out is said."""
     longest = model.config.max_position_embeddings - 1
-    found, left_out = problems(stage.dataset, stage.dataset_config, split, rows, tokenizer, longest)
-    if left_out:
-        console.warning(f"{len(left_out):,} word problems of {split} are left out: {left_out.summary()}")
+    found, left_out = problems(source, part, count, stage.validation, tokenizer, longest)
+    if left_out and part == "train":
+        console.warning(f"{len(left_out):,} word problems of {source.label} are left out: {left_out.summary()}")
     return found
 
 
-def longest_prompt(tokenizer, *splits: Dataset) -> int:
-    return max(len(prompt_ids(tokenizer, row["prompt"])) for split in splits for row in split)
+def longest_prompt(tokenizer, *parts: dict[str, Dataset]) -> int:
+    prompts = [prompt for part in parts for source in part.values() for prompt in source["prompt"]]
+    return max(len(prompt_ids(tokenizer, prompt)) for prompt in prompts)
 
 
 def load_model(stage, args) -> tuple:
@@ -109,35 +125,28 @@ def load_model(stage, args) -> tuple:
     return with_lora(stage, model), AutoTokenizer.from_pretrained(**pretrained(source))
 
 
-def held_out_score(stage, args, engine: Engine, test_problems, trainer: WordProblemTrainer) -> Callable[[], dict]:
-    """Measures pass@k of the model as it is then, on all processes together, in the precision of training."""
-    measure = partial(
-        score,
-        engine.generate,
-        engine.tokenizer.decode,
-        [prompt_ids(engine.tokenizer, row["prompt"]) for row in test_problems],
-        test_problems["answer"],
-        stage.eval_generations,
-        max(1, args.per_device_eval_batch_size // stage.eval_generations),
-        seed=args.seed,
-        processes=trainer.accelerator,
-        max_new_tokens=args.max_completion_length,
-        temperature=args.temperature,
-        top_k=args.top_k,
-    )
-    measure = torch.autocast(trainer.accelerator.device.type, torch.bfloat16, enabled=args.bf16)(measure)
-    return trainer.clock.phase("evaluation")(measure)
+def choose(trainer: WordProblemTrainer, pass_at_k: PassAtK, measure: Callable[[], dict]) -> dict:
+    """Gives the model the best step's weights. Returns its score on fresh samples: the best of several flatters."""
+    last = trainer.state.global_step
+    chosen = pass_at_k.weights.restore(pass_at_k.best_kept)
+    again = over_sources(measure()) | {"step": last if chosen is None else chosen}
+    console.progress(f"the result is that of step {again['step']:,} of {last:,}, on fresh samples | {described(again)}")
+    if again["step"] == 0 and last:
+        console.warning("no step had a higher pass@1 than the model that grpo began with, which is the result")
+    return again
 
 
-def learned(trainer: WordProblemTrainer, pass_at_k: PassAtK) -> dict:
+def learned(trainer: WordProblemTrainer, pass_at_k: PassAtK, again: dict, sources: list[str]) -> dict:
     """For the record: pass@1 before and after, the curves of pass@k and reward, and where the time went."""
-    curve = pass_at_k.figures()
+    curve, drawn = pass_at_k.figures(), zip(sources, trainer.order.by_source(), strict=True)
     return {
         "metric": "pass@1",
-        "before": curve[0]["pass@1"][0],
-        "after": curve[-1]["pass@1"][0],
+        "before": curve[0]["pass@1"],
+        "after": again["pass@1"],
         "steps": trainer.state.global_step,
-        "pass_at_k": curve,
+        "word_problems": curve,
+        "chosen": for_record(again),
+        "drawn": {name: {"groups": groups, "pass_rate": rate} for name, (groups, rate) in drawn},
         "rewards": [[log["step"], log["reward"]] for log in trainer.state.log_history if "reward" in log],
         "timed_steps": trainer.clock.steps,
         "seconds_by_phase": dict(trainer.clock.seconds),

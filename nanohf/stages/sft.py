@@ -61,7 +61,7 @@ def work(recipe: Recipe) -> None:
     given = [asdict(count) for count in counts]
     for line in mixture_table(given):
         console.progress(line)
-    eval_rows = [source_rows(tokenizer, source, args)[0] for source in stage.eval_mixture]
+    eval_rows = [source_rows(tokenizer, source, args, measured=True)[0] for source in stage.eval_mixture]
     # Rows at a time as in training: with eight, their logits alone set the stage's peak (d12: 13 GB).
     held_out = HeldOut(stage.eval_mixture, eval_rows, token_bytes(tokenizer), args.per_device_train_batch_size)
     assistant_only, args.assistant_only_loss = args.assistant_only_loss, False  # the rows bring their labels

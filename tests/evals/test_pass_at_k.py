@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nanohf.evals.pass_at_k import mean_interval, pass_at_k, score, shown
+from nanohf.evals.pass_at_k import mean_interval, pass_at_k, score, shown, without_details
 
 
 @pytest.mark.parametrize("samples", range(1, 8))
@@ -122,6 +122,8 @@ def test_score():
     assert (result["always_right"], result["always_wrong"]) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
     assert result["calculator_calls"] == pytest.approx(2 / 6)
     assert result["calculator_refused"] == 0.5
+    assert result["right"] == [2, 1, 0]
+    assert without_details(result).keys() == result.keys() - {"right", "samples"}
     assert result["example"] == "\x01" + right
     said = [(sample["text"], sample["right"]) for sample in result["samples"]]
     assert said == [("\x01" + right, True), ("\x02" + wrong, False), ("\x03" + wrong, False)]

@@ -68,10 +68,11 @@ RECORDS = {
     "grpo": MODEL
     | {"metric": "pass@1", "before": 0.25, "after": 0.4125, "steps": 60, "resumed": True}
     | {
-        "pass_at_k": [
-            PASSES | {"step": 0, "pass@1": [0.25, 0.2102, 0.2941]},
-            PASSES | {"step": 60, "example": "#### 4"},
-        ]
+        "word_problems": [
+            {"step": 0, "pass@1": 0.25, "sources": {"gsm8k": PASSES | {"pass@1": [0.25, 0.2102, 0.2941]}}},
+            {"step": 60, "pass@1": 0.43, "sources": {"gsm8k": PASSES}},
+        ],
+        "chosen": {"step": 60, "pass@1": 0.4125, "sources": {"gsm8k": PASSES | {"example": "#### 4"}}},
     }
     | {"recipe": {"model_name_or_path": "sft", "dataset": "openai/gsm8k", "dataset_config": "main", "beta": 0.0}},
 }
@@ -81,7 +82,7 @@ TASKS = {
     "nanohf_gsm8k": {"metric": "exact_match", "value": 0.3404, "stderr": 0.013, "n": 1319},
     "arc_easy": {"metric": "acc", "value": 0.2712, "stderr": None, "n": 20},
 }
-SCORES = {"bpb": 0.8765, "pass_at_k": PASSES, "tasks": TASKS}
+SCORES = {"bpb": 0.8765, "word_problems": {"gsm8k": PASSES}, "tasks": TASKS}
 
 
 def results_of(**stages):
@@ -237,7 +238,7 @@ def test_documents_in_a_mixture_are_named_and_have_no_part_in_the_loss_of_conver
 def test_no_text_ends_its_code_block(inside):
     """Neither the model's nor the recipe's: read as CommonMark reads fences."""
     fields = copy.deepcopy(RECORDS["grpo"])
-    fields["pass_at_k"][-1]["example"] = f"{inside}\n# Mine"
+    fields["chosen"]["sources"]["gsm8k"]["example"] = f"{inside}\n# Mine"
     fields["recipe"]["model_name_or_path"] = f"{inside}\n# Mine"
     text = card(a_record("grpo", **fields), RESULTS, "tester/x")
     fence, outside = "", []
@@ -300,3 +301,21 @@ def test_the_space_is_linked_and_languages_are_those_of_the_data():
     assert "[alice/curves](https://huggingface.co/spaces/alice/curves)" in text
     assert ModelCard(text).data.language == ["en", "fr"]
     assert ModelCard(render("sft")).data.language is None
+
+
+def test_several_sources_of_word_problems_are_named_one_by_one():
+    fields = copy.deepcopy(RECORDS["grpo"])
+    lines = [
+        {"dataset": "openai/gsm8k", "config": "main"},
+        {"dataset": "a/b", "name": "school", "split": "train+test", "held_out": 0.2, "where": {"source": ["x", "y"]}},
+    ]
+    fields["recipe"] = {"word_problems": lines}
+    solved = {"gsm8k": PASSES | {"n": 1319}, "school": PASSES | {"n": 400}}
+    results = EvaluationRecord({"grpo": SCORES | {"word_problems": solved}}, {}, "", 1.0, {"word_problems": lines})
+    text = card(a_record("grpo", **fields), results, "tester/x")
+    assert "train+test, only source = \\['x', 'y'\\], without the 20% of its questions that are kept apart" in text
+    assert "| gsm8k: pass@1 |" in text
+    assert "| school: pass@1 |" in text
+    metadata = ModelCard(text).data.to_dict()
+    entries = [r for r in metadata["model-index"][0]["results"] if r["metrics"][0]["type"] == "pass@1"]
+    assert [entry["dataset"]["type"] for entry in entries] == ["openai/gsm8k", "a/b"]

@@ -140,12 +140,15 @@ def test_a_curve_is_drawn_as_it_was_measured():
     for label in ("training loss, nats per token", "5", "2.1", "290", "bits per byte on validation text"):
         assert label in labels
     passes = [
-        {"step": s, "num_samples": 4, "pass@1": [p, p - 0.1, p + 0.1], "pass@4": [p, p, p]}
+        {"step": s, "sources": {"a": {"num_samples": 4, "pass@1": [p, p - 0.1, p + 0.1], "pass@4": [p, p, p]}}}
         for s, p in ((0, 0.2), (9, 0.4))
     ]
-    grpo = ElementTree.fromstring(draw(a_record("grpo", pass_at_k=passes)))
+    grpo = ElementTree.fromstring(draw(a_record("grpo", word_problems=passes)))
     assert len(list(grpo.iter("{http://www.w3.org/2000/svg}polygon"))) == 2
-    assert draw(a_record("grpo", pass_at_k=passes[:1], losses=[[1, 2.0]])) is None
+    assert draw(a_record("grpo", word_problems=passes[:1], losses=[[1, 2.0]])) is None
+    several = [point | {"sources": point["sources"] | {"<b>": point["sources"]["a"]}} for point in passes]
+    picture = draw(a_record("grpo", word_problems=several))
+    assert (picture.count("<polyline"), picture.count("<polygon"), "<b>" in picture) == (2, 0, False)
     many = draw(a_record("sft", losses=[[step, 1 / step] for step in range(1, 20_001)]))
     assert len(many) < 20_000
     assert Path("curves.svg").name in card(a_record("sft", losses=points), None, "a/b")

@@ -10,7 +10,7 @@ from records import FIGURES
 
 from nanohf.recipe.loading import Recipe, load_recipe
 from nanohf.runs import run_folder as runs
-from nanohf.runs.data_used import collect, completed, data_of, recorded
+from nanohf.runs.data_used import collect, completed, data_of, named_sources, recorded, trained_sources
 from nanohf.runs.stage_record import StageRecord
 
 MIXTURE = """
@@ -170,3 +170,12 @@ def test_a_stage_that_is_not_there():
 def test_licences_are_not_in_the_ledger():
     done("tokenizer")
     assert "data" not in json.loads(Path("runs/a/ledger.jsonl").read_text())
+
+
+def test_word_problems_of_several_sources():
+    """Each is named; held_out of a line is a share kept apart, and what is only measured is another thing."""
+    lines = [{"dataset": "a/b", "license": "mit"}, {"dataset": "c/d", "held_out": 0.2}]
+    assert trained_sources("grpo", {"word_problems": lines}) == lines
+    recipe = {"mixture": lines, "eval_mixture": lines[1:]}
+    assert trained_sources("sft", recipe) == lines
+    assert named_sources("sft", recipe)[2:] == [lines[1] | {"measured": True}]

@@ -82,7 +82,7 @@ def test_evaluate_is_done_while_the_stages_are_those_it_scored(tmp_path):
 
 def test_the_report_leaves_out_scores_of_a_predecessor(tmp_path):
     runs.finish(a_recipe(tmp_path), FIGURES | {"tokens": 9}, write("weights"))
-    scores = {"bpb": 0.5, "pass_at_k": {"n": 9, "num_samples": 1, "pass@1": [0.1, 0.0, 0.2]}, "tasks": {}}
+    scores = {"bpb": 0.5, "word_problems": {"a": {"n": 9, "num_samples": 1, "pass@1": [0.1, 0.0, 0.2]}}, "tasks": {}}
     for finished, scored in ((runs.done(tmp_path, "sft").finished, True), ("before", False)):
         write_results(tmp_path, {"sft": scores}, sft=finished)
         assert ("| sft | 0.5000 |" in write_report(tmp_path)) == scored

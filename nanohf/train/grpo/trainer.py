@@ -21,10 +21,11 @@ class WordProblemTrainer(GuardedTrainer, GRPOTrainer):
 
     num_generations: int
 
-    def __init__(self, *, args, train_dataset, skip_settled: float = 0.0, **kwargs):
+    def __init__(self, *, args, train_dataset, sources: list[int] | None = None, skip_settled: float = 0.0, **kwargs):
+        """sources: how many word problems of the dataset each source has, one after another; None: there is one."""
         micro_batches = args.steps_per_generation * args.num_iterations  # that one generation serves
         self.order = WordProblemOrder(
-            word_problems=len(train_dataset),
+            sources=sources or [len(train_dataset)],
             per_generation=args.generation_batch_size // args.num_generations,
             num_generations=args.num_generations,
             repeats=micro_batches,

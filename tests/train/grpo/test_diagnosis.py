@@ -1,10 +1,11 @@
 """The warning names the cause that the logs show, once a window, and is silent while the reward rises."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
 
-from nanohf.train.grpo.diagnosis import Diagnosis, likely_cause
+from nanohf.train.grpo.diagnosis import Diagnosis, fallen, likely_cause, too_little_spread
 
 
 def logs(first: float, last: float, wrong: float = 0.3, right: float = 0.2, cut: float = 0.0, count: int = 40):
@@ -88,3 +89,51 @@ def test_a_window_of_rare_logs(capsys):
     assert len(told(history, 10, capsys)) == 1
     assert not told(history[:7], 10, capsys)
     assert len(told(history[:8], 10, capsys)) == 1
+
+
+def tried(right: float, wrong: float, finished: float = 1.0) -> dict:
+    return {"always_right": right, "always_wrong": wrong, "finished": finished, "n": 64, "num_samples": 16}
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (tried(0.0, 0.96), "only 4% of 64 groups of 16 completions .* wrong in 96%, right in 0%. The model cannot do"),
+        (tried(0.97, 0.0), "The word problems are too easy"),
+        (tried(0.0, 1.0, finished=0.1), "90% of the completions are cut off"),
+    ],
+)
+def test_too_little_spread(result, words):
+    assert re.search(words, too_little_spread(result))
+
+
+def test_enough_spread():
+    assert too_little_spread(tried(0.55, 0.4)) is None
+
+
+def measured(step: int, right: list[int], pass_at_1: float) -> dict:
+    return {"step": step, "pass@1": pass_at_1, "sources": {"a": {"right": right, "num_samples": 8}}}
+
+
+def test_falling_pass_at_k_beyond_chance():
+    before = measured(0, [1] * 60 + [0] * 40, 0.1)
+    sharper = measured(40, [8] * 45 + [0] * 55, 0.36)
+    said = fallen(before, sharper)
+    assert "pass@8 fell by 15.0 points since step 0" in said
+    assert "-22.0 to -8.0" in said  # 0.15 +- 1.96 sqrt(0.15 x 0.85 / 99)
+    assert "gives most often" in said
+    assert "So did pass@1" in fallen(before, measured(40, [1] * 45 + [0] * 55, 0.05))
+
+
+def test_pass_at_k_within_chance():
+    before = measured(0, [1] * 60 + [0] * 40, 0.1)
+    assert fallen(before, before) is None
+    assert fallen(before, measured(40, [1] * 50 + [0] * 20 + [1] * 7 + [0] * 23, 0.1)) is None  # 10 lost, 7 won
+    assert fallen(before, measured(40, [1] * 90 + [0] * 10, 0.1)) is None
+
+
+def test_collapsed_entropy_is_said_once(capsys):
+    history = [log | {"entropy": 0.5 if i < 40 else 0.09} for i, log in enumerate(logs(0.3, 0.9, count=120))]
+    (line,) = told(history, 1, capsys)
+    assert "entropy fell from 0.500 to 0.0" in line
+    assert not told([log | {"entropy": 0.2} for log in logs(0.3, 0.9, count=120)], 1, capsys)

@@ -5,8 +5,17 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from nanohf.train.grpo.best_weights import BestWeights
 from nanohf.train.grpo.pass_at_k_callback import PassAtK
+
+RATES = [0.2, 0.4, 0.3, 0.4, 0.5]
+
+
+def scored(rate: float, text: str) -> dict:
+    shown = {"n": 4, "num_samples": 1, "pass@1": [rate, 0.0, 1.0], "right": [1, 0, 0, 0], "example": "e"}
+    return shown | {"samples": [{"text": text, "right": True}]}
 
 
 class TestPassAtK:
@@ -14,14 +23,16 @@ class TestPassAtK:
     def passes(self, tmp_path):
         """A measurement that gives its own number, and the folder that a killed run left: steps 0, 4 and half of 8."""
         measured = []
+        model = torch.nn.Linear(2, 1)
 
         def measure() -> dict:
             measured.append(1)
-            return {"example": "e", "samples": [{"text": f"text {len(measured)}", "right": True}]}
+            score = RATES[len(measured) - 1 :][:1] or [0.1]
+            return {"a": scored(score[0], f"text {len(measured)}")}
 
         def again(main: bool = True) -> PassAtK:
             progress = SimpleNamespace(paused=nullcontext)
-            return PassAtK(measure, 4, lambda result: "shown", progress, tmp_path, main)
+            return PassAtK(measure, 4, progress, tmp_path, BestWeights(model, tmp_path), main)
 
         return again, measured, tmp_path
 
@@ -41,7 +52,8 @@ class TestPassAtK:
         assert [r["step"] for r in json.loads((folder / "pass_at_k.json").read_text())] == [0, 4, 8]
         samples = (folder / "samples.md").read_text()
         assert [line for line in samples.splitlines() if line.startswith("text")] == ["text 1", "text 2", "text 4"]
-        assert all("samples" not in result for result in resumed.figures())
+        for result in resumed.figures():
+            assert not {"samples", "right"} & result["sources"]["a"].keys()
 
     def test_a_checkpoint_of_a_measured_step_keeps_its_result(self, passes):
         again, measured, _ = passes
@@ -63,3 +75,36 @@ class TestPassAtK:
         again(main=False).now(0)
         assert measured
         assert not list(folder.iterdir())
+
+    def test_the_best_steps_weights_are_kept(self, passes):
+        """0.2, 0.4, 0.3, 0.4: step 4, the earlier of two equals; what it beat goes when a checkpoint is there."""
+        again, _, _ = passes
+        callback = again()
+        weight = callback.weights.parameters["weight"]
+        for step in (0, 4, 8, 12):
+            torch.nn.init.constant_(weight, step)
+            callback.now(step)
+        assert callback.weights.steps() == [0, 4]
+        callback.on_save(None, None, None)
+        assert callback.weights.steps() == [4]
+        assert callback.weights.restore(callback.best_kept) == 4
+        assert weight.tolist() == [[4.0, 4.0]]
+
+    def test_what_was_best_after_the_checkpoint_is_forgotten(self, passes):
+        """Killed after step 4, with a checkpoint of step 2: the best is step 0 again, whose weights are still there."""
+        again, *_ = passes
+        killed = again()
+        killed.now(0)
+        killed.on_save(None, None, None)
+        killed.now(4)
+        resumed = again()
+        resumed.on_train_begin(None, SimpleNamespace(global_step=2), None)
+        assert (resumed.weights.steps(), resumed.best_kept) == ([0], 0)
+
+    def test_without_any_weights_left_the_next_is_kept(self, passes):
+        again, _, folder = passes
+        again().now(4)
+        (folder / "best/4.safetensors").unlink()
+        resumed = again()
+        resumed.now(8)
+        assert resumed.best_kept == 8
