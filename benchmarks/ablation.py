@@ -3,8 +3,8 @@
     python benchmarks/ablation.py --dataset FOLDER_OR_HUB_ID [--arms classic modern] [--seeds 0 1 2] [--tokens 2048000]
     python benchmarks/ablation.py --dataset FOLDER_OR_HUB_ID --arms modern,matrix_lr=0.03 modern,torch.Muon=0.02
 
-An arm is words with commas between: pieces of the model (PIECES), settings of `build_groups`, warmdown; torch.Muon or
-AdamW at a rate take the block matrices from our optimizer. Every arm of a seed sees the same rows in the same order.
+An arm is words with commas between: pieces of the model (PIECES), heads=N, settings of `build_groups`, warmdown;
+torch.Muon or AdamW at a rate take the block matrices from our optimizer. Every arm of a seed sees the same rows in the same order.
 bf16 where the CPU has it, compiled. A finished run is a line in --out, and is not run again.
 """
 
@@ -115,6 +115,9 @@ def parse(arm: str) -> tuple[dict, dict]:
     pieces, settings = {}, {}
     for word in arm.split(","):
         name, _, value = word.partition("=")
+        if name == "heads":
+            pieces["num_attention_heads"] = int(value)
+            continue
         pieces |= {} if value else PIECES[name]
         settings |= {name: float(value)} if value else {}
     return pieces, settings

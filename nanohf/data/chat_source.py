@@ -8,7 +8,7 @@ from nanohf.data.licences import wrong_licence
 from nanohf.data.question_split import wrong_share
 
 DOCUMENT = "document"
-CONVERTERS = ("messages", "sharegpt", "gsm8k", "mmlu", "arc", "instructions", "identity", DOCUMENT)
+CONVERTERS = ("messages", "sharegpt", "gsm8k", "mmlu", "arc", "instructions", "story", "identity", DOCUMENT)
 
 
 @dataclass(frozen=True)

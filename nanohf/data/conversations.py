@@ -24,7 +24,7 @@ from typing import Any
 
 from datasets import Dataset, Features, IterableDataset, List, Value
 
-from nanohf.data import gsm8k, identity
+from nanohf.data import gsm8k, identity, stories
 from nanohf.data.chat_source import CONVERTERS, ChatSource
 from nanohf.data.question_split import place
 from nanohf.data.row_faults import Faults, Malformed
@@ -343,6 +343,7 @@ CONVERT: dict[str, Callable[[dict], dict]] = {  # for each of CONVERTERS but doc
     "mmlu": from_mmlu,
     "arc": from_arc,
     "instructions": from_instructions,
+    "story": stories.conversation,
     "identity": from_messages,  # of the conversations that nanohf.data.identity makes
 }
 
@@ -352,5 +353,6 @@ COLUMNS = {  # that a converter cannot do without
     "gsm8k": ("question", "answer"),
     "mmlu": ("question", "choices", "answer"),
     "arc": ("question", "choices", "answerKey"),
+    "story": ("text",),
     "identity": ("messages",),
 }

@@ -10,7 +10,7 @@ from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builde
 from datasets.data_files import EmptyDatasetError
 
 from nanohf import console
-from nanohf.data import spelling, text_files
+from nanohf.data import school_world, small_talk, spelling, text_files
 from nanohf.data import text_readers as readers
 from nanohf.data import toy_world as world
 from nanohf.data.hub_errors import hub_errors, offline
@@ -104,24 +104,24 @@ def streamed(kind: str, files: list[str]) -> IterableDataset:
 
 
 def builtin_examples(kind: str | None, split: str, rows: int | None, seed: int = 0) -> Dataset:
-    """A table of the toy world: its first rows, for there is no end to them.
+    """The first rows of a table that the package makes, for there is no end to them.
 
-    kind: "conversations", "problems", "documents", "spelling" or "letter_counting".
+    kind: of the toy world "conversations", "problems" or "documents"; or "school_problems", "small_talk", "spelling",
+    "letter_counting".
 
     Raises:
         RecipeError: another kind or split, or no number of rows.
     """
-    kinds = (*world.KINDS, *spelling.KINDS)
-    if kind not in kinds:
-        raise RecipeError(f"dataset=builtin, config={kind!r}: the kinds are {', '.join(kinds)}")
+    makers = {kind: made for made in (world, school_world, small_talk, spelling) for kind in made.KINDS}
+    if kind not in makers:
+        raise RecipeError(f"dataset=builtin, config={kind!r}: the kinds are {', '.join(makers)}")
     if rows is None or rows < 1:
         raise RecipeError(f"dataset=builtin, config={kind}, rows={rows}: it has no end; set rows")
     if split not in world.SPLITS:
         raise RecipeError(
             f"dataset=builtin, split={split!r}: it has {', '.join(world.SPLITS)}, without slices; set rows"
         )
-    make = spelling.rows if kind in spelling.KINDS else world.rows
-    return Dataset.from_list(list(make(kind, split, rows, seed)))
+    return Dataset.from_list(list(makers[kind].rows(kind, split, rows, seed)))
 
 
 def check_text(dataset: str, config: str | None = None, column: str = "text", split: str = "train") -> None:
