@@ -4,8 +4,8 @@
     python benchmarks/ablation.py --dataset FOLDER_OR_HUB_ID --arms modern,matrix_lr=0.03 modern,torch.Muon=0.02
 
 An arm is words with commas between: pieces of the model (PIECES), heads=N, settings of `build_groups`, warmdown;
-torch.Muon or AdamW at a rate take the block matrices from our optimizer. Every arm of a seed sees the same rows in the same order.
-bf16 where the CPU has it, compiled. A finished run is a line in --out, and is not run again.
+torch.Muon or AdamW at a rate take the block matrices from our optimizer. Every arm of a seed sees the same rows in the
+same order. bf16 where the CPU has it, compiled. A finished run is a line in --out, and is not run again.
 """
 
 import argparse

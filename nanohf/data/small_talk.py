@@ -16,13 +16,24 @@ KINDS = ("small_talk",)
 EXCHANGES = (0.3, 0.45, 0.25)  # shares of conversations with one, two and three exchanges
 
 MEMBERS: dict[str, list] = {
-    "thing": "a book,a game,a song,a walk,a drawing,a cake,a letter,a kite,a puzzle,a boat".split(","),
-    "animal": "dogs cats birds horses rabbits ducks frogs bears foxes fish".split(),
-    "color": "red blue green yellow white purple orange pink".split(),
-    "food": "apples,soup,bread,cookies,pizza,rice,carrots,cake,pancakes,berries".split(","),
-    "place": "the park,the beach,the zoo,school,the forest,the library,the lake,the market".split(","),
-    "who": "my mom,my dad,my friend,my sister,my brother,my teacher,my dog,my cat,my grandma".split(","),
-    "day": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split(),
+    "thing": [
+        "a book",
+        "a game",
+        "a song",
+        "a walk",
+        "a drawing",
+        "a cake",
+        "a letter",
+        "a kite",
+        "a puzzle",
+        "a boat",
+    ],
+    "animal": ["dogs", "cats", "birds", "horses", "rabbits", "ducks", "frogs", "bears", "foxes", "fish"],
+    "color": ["red", "blue", "green", "yellow", "white", "purple", "orange", "pink"],
+    "food": ["apples", "soup", "bread", "cookies", "pizza", "rice", "carrots", "cake", "pancakes", "berries"],
+    "place": ["the park", "the beach", "the zoo", "school", "the forest", "the library", "the lake", "the market"],
+    "who": ["my mom", "my dad", "my friend", "my sister", "my brother", "my teacher", "my dog", "my cat", "my grandma"],
+    "day": ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"],
 }
 RULES = dict(
     line.split(": ", 1)

@@ -12,12 +12,18 @@ from collections import Counter
 
 from nanohf.data.row_faults import Malformed
 
-_AFTER = "and|to|in|on|with|was|were|that|who|is|for|of|at|said|had|from|but|so|went|saw|came|could|did|looked|as|into"
-_NOUN = re.compile(rf"\b(an?|the|his|her) (?:[a-z]+ )?([a-z]{{3,}})(?=[.,!?\"]| (?:{_AFTER})\b)")
+_AFTER = (
+    "and|to|in|on|with|was|were|that|who|is|for|of|at|said|had|from|but|so|went|saw|came|could|did|as|into|by|found|took|"
+    "ran|got|felt|made|flew|gave|[a-z]+ed"
+)
+_NOUN = re.compile(rf"\b([Aa]n?|[Tt]he|his|her) (?:[a-z]+ )?([a-z]{{3,}})(?=[.,!?\"]| (?:{_AFTER})\b)")
 _SENTENCE = re.compile(r"(?<=[.!?])(\"?)\s+")
-VAGUE = set(
-    "day time way end thing things one other same first next rest lot bit side top back best idea name story part "
-    "world place middle whole morning night other others little big new old good".split()
+VAGUE = frozenset(
+    re.findall(
+        r"\w+",
+        """day time way end thing things one other same first next rest lot bit side top back best idea name story part
+        there then world place middle whole morning night others little big new old good""",
+    )
 )
 TELL = (
     "Tell me a story about {}.", "Can you tell me a story about {}?", "Please tell a story about {}.",
@@ -26,7 +32,7 @@ TELL = (
 )  # fmt: skip
 ANY = ("Tell me a story.", "Can you tell me a story?", "Please tell a short story.", "I would like to hear a story.")
 CONTINUE = (
-    "Go on with this story: {}", "Continue this story: {}", "Here is the start of a story. How does it go on? {}",
+    "What comes after this? {}", "Continue this story: {}", "Here is the start of a story. What happens then? {}",
     "What happens next? {}", "Please write the rest of this story: {}",
 )  # fmt: skip
 FINISH = (
@@ -59,12 +65,13 @@ def conversation(row: dict) -> dict:
 
 def subjects(story: str) -> list[str]:
     """What the story is about, the most frequent first: `a fox`, `the stars`."""
-    counts, articles = Counter(), {}
+    counts: Counter[str] = Counter()
+    articles: dict[str, str] = {}
     for article, noun in _NOUN.findall(story):
         if noun not in VAGUE:
             counts[noun] += 1
             one = "an" if noun[0] in "aeiou" else "a"  # an adjective may have stood between
-            articles[noun] = one if article.startswith("a") else articles.get(noun, "the")
+            articles[noun] = one if article[0] in "Aa" else articles.get(noun, "the")
     return [f"{articles[noun]} {noun}" for noun, _ in counts.most_common()]
 
 

@@ -63,7 +63,9 @@ def solution(situation, cast: SchoolCast) -> str:
     lines = []
     for number, (x, sign, y, unit) in enumerate(situation.steps, 1):
         left, right, result = (written(cast[name]) for name in (x, y, f"r{number}"))
-        lines.append(f"{left} {sign} {right} = <<{left}{sign}{right}={result}>>{result} {unit.format_map(cast)}".strip() + ".")
+        lines.append(
+            f"{left} {sign} {right} = <<{left}{sign}{right}={result}>>{result} {unit.format_map(cast)}".strip() + "."
+        )
     return "\n".join([*lines, f"#### {result}"])
 
 

@@ -4,6 +4,7 @@ import operator
 import random
 import re
 from decimal import Decimal
+from typing import Any
 
 from nanohf.data.toy_world.toy_word_problems import held_out
 
@@ -22,7 +23,7 @@ class Situation:
     of an earlier number, ("b", low, high). cents: the names of amounts of money with two places.
     """
 
-    def __init__(self, steps: str, *questions: str, cents: str = "", **ranges: tuple):
+    def __init__(self, steps: str, *questions: str, cents: str = "", **ranges: Any):
         self.steps = [match.groups() for step in steps.split("; ") if (match := STEP.fullmatch(step))]
         self.questions, self.cents, self.ranges = questions, cents, ranges
         used = {name for x, _, y, _ in self.steps for name in (x, y)} | set(ranges)
@@ -63,8 +64,8 @@ class Situation:
 
 S = Situation
 _FEW, _SOME = (2, 12), (2, 60)
-_SHARE = {"b": (2, 12), "a": ("b", 2, 30)}
-_HOURS = {"b": (2, 12)}
+_SHARE: dict[str, Any] = {"b": (2, 12), "a": ("b", 2, 30)}
+_HOURS: dict[str, Any] = {"b": (2, 12)}
 # fmt: off
 SITUATIONS = (
     # What one has changes.
@@ -199,7 +200,7 @@ SITUATIONS = (
       "At the {shop} {A} spent ${a} on {bought} and ${b} on {bought2}. <ask_paid>", cents="ab"),
     S("a-b dollars",
       "{A} has ${a}. {A.he} spends ${b} on {bought}. <ask_dollars>",
-      "{A} bought {bought} for ${a} and {bought2} for ${b}. How much more did {bought} cost than {bought2}?", cents="ab"),
+      "{A} bought {bought} for ${a} and {bought2} for ${b}. How much more was {bought} than {bought2}?", cents="ab"),
     S("b*c dollars; a-r1 dollars",
       "{A} has {a} dollars. {A.he} buys {b} {thing} for {c} dollars each. <ask_dollars>",
       "Each {thing.one} costs ${c}. {A} had ${a} and bought {b} {thing}. <ask_dollars>",
@@ -211,7 +212,7 @@ SITUATIONS = (
       a=(10, 99), c=(2, 9)),
     S("a*b dollars; c*d dollars; r1+r2 dollars",
       "{A} buys {a} {thing} for ${b} each and {c} {thing2} for ${d} each. <ask_paid>",
-      "A {thing.one} costs {b} dollars and a {thing2.one} {d} dollars. {A} buys {a} {thing} and {c} {thing2}. <ask_paid>",
+      "A {thing.one} costs ${b} and a {thing2.one} costs ${d}. {A} buys {a} {thing} and {c} {thing2}. <ask_paid>",
       a=_FEW, b=_FEW, c=_FEW, d=_FEW),
     # So much in a unit of time.
     S("a*b {rate.of}",
@@ -251,7 +252,7 @@ SITUATIONS = (
       "{A} ran {a} {length} and {B} ran {b} {length}. How much farther did {A} run?",
       "{A} has to go {a} {length}. {A.he} has gone {b} {length}. How far does {A.he} still have to go?"),
     S("a/b {length}", "{A} cuts a {long} of {a} {length} into {b} equal pieces. How long is each piece?", **_SHARE),
-    S("a/b pieces", "A {long} is {a} {length} long. {A} cuts it into pieces of {b} {length}. How many pieces are there?",
+    S("a/b pieces", "A {long} is {a} {length} long. {A} cuts it into pieces of {b} {length}. How many are there?",
       **_SHARE),
     S("a+b {measure}", "{A} uses {a} {measure} of {fluid} and {b} {measure} of {fluid2}. How many {measure} is that?",
       "A tank has {a} {measure} of {fluid}. {A} adds {b} {measure}. How many {measure} are in the tank now?"),
@@ -289,8 +290,8 @@ SITUATIONS = (
       a=_FEW, b=_FEW, c=_FEW),
     S("a-b {thing}; r1*c {thing}",
       "{A} had {a} {box} of {thing}, but {b} {box} were lost. Each {box.one} has {c} {thing}. <ask_left>",
-      "{a} {friend} wanted to play, but {b} of them went home. If the others have {c} {thing} each, how many {thing} do "
-          "they have?",
+      "{a} {friend} wanted to play, but {b} of them went home. If the others have {c} {thing} each, how many {thing} "
+          "do they have?",
       a=(5, 20), b=_FEW, c=_FEW),
     S("a+b {thing}; r1/c {thing}",
       "{A} has {a} {thing} and {B} has {b}. They share them <equally> among {c} {friend}. <ask_each>",
@@ -326,8 +327,8 @@ SITUATIONS = (
       "{A} has {a} {box} with {b} {thing} in each. {A.he} {thing.got} {c} more and {thing.lost} {d}. <ask_left>",
       a=_FEW, b=_FEW),
     S("a*b dollars; r1+c dollars; r2-d dollars",
-      "{A} sold {a} {thing} for {b} dollars each. {A.he} already had {c} dollars. {A.he} spent {d} dollars on {bought}. "
-          "<ask_dollars>", a=_FEW, b=_FEW),
+      "{A} sold {a} {thing} for {b} dollars each. {A.he} already had {c} dollars. {A.he} spent {d} dollars on "
+          "{bought}. <ask_dollars>", a=_FEW, b=_FEW),
     S("a*b {thing}; c*d {thing}; r1-r2 {thing}",
       "{A} has {a} {box} with {b} {thing} each. {B} has {c} {box} with {d} {thing} each. How many more does {A} have?",
       a=_FEW, b=_FEW, c=_FEW, d=_FEW),

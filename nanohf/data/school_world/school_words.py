@@ -137,9 +137,9 @@ solve, solves, solved, puzzles, days, day; learn, learns, learned, words, weeks,
     ),
     "box": nouns("box:boxes bag basket crate tray jar bowl bucket pack pile"),
     "friend": nouns("friend child:children student cousin neighbor classmate"),
-    "kin": "brother sister mother father friend uncle aunt teacher cousin neighbor grandmother grandfather".split(),
-    "color": "red blue green yellow white black brown pink orange purple".split(),
-    "day": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split(),
+    "kin": ["brother", "sister", "mother", "father", "friend", "uncle", "aunt", "teacher", "cousin", "grandmother"],
+    "color": ["red", "blue", "green", "yellow", "white", "black", "brown", "pink", "orange", "purple"],
+    "day": ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"],
     "shop": ["shop", "market", "store", "fair", "toy store", "garage sale", "mall", "school sale"],
     "job": table(
         "name each",
@@ -151,7 +151,9 @@ selling newspapers, newspaper; delivering packages, package; raking yards, yard;
     "long": table("name", "ribbon; rope; string; board; pipe; wire; stick; chain"),
     "fluid": table("name", "water; milk; juice; lemonade; paint; oil; soup; sugar; flour; sand"),
     "measure": table("name", "cups; liters; gallons; buckets; spoons; bottles"),
-    "bought": table("name", "a shirt; a jacket; a book; a toy; a game; a hat; a lamp; a ball; lunch; a ticket; a bag; a cake"),
+    "bought": table(
+        "name", "a shirt; a jacket; a book; a toy; a game; a hat; a lamp; a ball; lunch; a ticket; a bag; a cake"
+    ),
 }
 
 RULES = dict(

@@ -5,6 +5,7 @@ import random
 import re
 import zlib
 from collections.abc import Iterable
+from decimal import Decimal
 
 from nanohf.data.toy_world.grammar import Cast, tell
 from nanohf.data.toy_world.lexicon import TEST_PEOPLE, TRAIN_PEOPLE
@@ -13,7 +14,7 @@ OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": oper
 STEP = re.compile(r"\[(\w+)([-+*/])(\w+)\]")
 
 
-def held_out(numbers: Iterable[int]) -> bool:
+def held_out(numbers: Iterable[int | Decimal]) -> bool:
     """Whether this combination of numbers, in whatever order, belongs to the test split."""
     return zlib.crc32(",".join(map(str, sorted(numbers))).encode()) % 5 == 0
 
