@@ -18,6 +18,7 @@ A source that names no converter gets the first of these that its columns allow:
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from itertools import cycle, groupby
 from typing import Any
@@ -40,6 +41,7 @@ FAULT = Features({"fault": Value("string")})  # why a row is left out; empty if 
 QUESTION = ("instruction", "prompt", "question")
 INPUT = ("input", "context")
 ANSWER = ("output", "response", "answer", "completion")
+SURROGATE = re.compile("[\ud800-\udfff]")
 FIRST = 20  # rows, by which a source without a converter is known
 
 
@@ -54,7 +56,7 @@ def conversations(source: ChatSource) -> tuple[Dataset, Faults]:
     Raises:
         RecipeError: columns that no conversation can be made of; more rows left out than stay.
     """
-    return _conversations(source, _table(source))
+    return _conversations(source, source_table(source))
 
 
 def first_conversations(source: ChatSource) -> tuple[Dataset, Faults]:
@@ -69,13 +71,9 @@ def first_conversations(source: ChatSource) -> tuple[Dataset, Faults]:
 
 
 def _conversations(source: ChatSource, table: Table) -> tuple[Dataset, Faults]:
-    if not len(table):
-        raise RecipeError(f"source {source.name} has no row")
-    converter = source.converter or detected(source.name, table)
-    check_columns(source.name, converter, table.columns)
     rows = table.data.map(
-        _converted,
-        fn_kwargs={"converter": converter, "form": table.format},
+        converted,
+        fn_kwargs={"converter": converter_of(source, table), "form": table.format},
         remove_columns=table.data.column_names,
         features=Features({**MESSAGES, **FAULT}),
         load_from_cache_file=False,  # datasets knows our functions by name only, and would not see them change
@@ -88,6 +86,19 @@ def _conversations(source: ChatSource, table: Table) -> tuple[Dataset, Faults]:
     if faults:
         rows = rows.select([i for i, fault in enumerate(rows["fault"]) if not fault])
     return rows.remove_columns("fault"), faults
+
+
+def converter_of(source: ChatSource, table: Table) -> str:
+    """The converter that the source names, or the one that its columns suggest.
+
+    Raises:
+        RecipeError: no row; no converter for these columns, or columns that it lacks.
+    """
+    if not len(table):
+        raise RecipeError(f"source {source.name} has no row")
+    converter = source.converter or detected(source.name, table)
+    check_columns(source.name, converter, table.columns)
+    return converter
 
 
 def detected(name: str, table: Table) -> str:
@@ -133,7 +144,7 @@ def check_columns(name: str, converter: str, columns: list[str]) -> None:
             _only(dict.fromkeys(columns), names)
 
 
-def _table(source: ChatSource) -> Table:
+def source_table(source: ChatSource) -> Table:
     """A source's rows, with the columns that its converter wants."""
     if source.converter == "identity":
         return plain_table(Dataset.from_list(list(identity.rows(source.dataset, source.rows))))
@@ -141,7 +152,8 @@ def _table(source: ChatSource) -> Table:
     return table.rename(source.columns, source.name) if source.columns else table
 
 
-def _converted(row: dict, converter: str, form: RowFormat) -> dict:
+def converted(row: dict, converter: str, form: RowFormat) -> dict:
+    """A stored row's {messages, fault}: no messages where there is a fault."""
     try:
         messages = CONVERT[converter](form.read(row))["messages"]
         check(messages)
@@ -161,7 +173,7 @@ def check(messages: list[dict]) -> None:
     check_roles([message["role"] for message in messages])
     for message in messages:
         role, texts = message["role"], [part["text"] for part in message["content"]]
-        if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        if any(map(SURROGATE.search, texts)):
             raise Malformed(f"a content of the {role}'s has half of a surrogate pair, which UTF-8 cannot hold")
         kinds = [part["type"] for part in message["content"]]
         allowed = ("text", "python", "python_output") if role == "assistant" else ("text",)
