@@ -70,7 +70,7 @@ def mixture(tokenizer, sources: list[ChatSource], args: Any) -> tuple[Dataset, l
 
 def mixture_parts(tokenizer, sources: list[ChatSource], args: Any, files: list[Path] | None = None) -> list[Part]:
     """Each source's rows, in memory or in the files, one for each source."""
-    to = files or [None] * len(sources)
+    to: list[Path | None] = [*files] if files else [None] * len(sources)
     parts = {i: source_part(tokenizer, source, args, to[i]) for i, source in enumerate(sources) if not source.share}
     others = sum(repeated(parts[i], sources[i])[1].tokens for i in parts)
     shares = sum(source.share or 0 for source in sources)

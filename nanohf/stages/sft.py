@@ -13,7 +13,6 @@ from transformers import AutoTokenizer, set_seed
 from trl import SFTTrainer
 
 from nanohf import console
-from nanohf.data.mixture import mixture, source_rows
 from nanohf.errors import RecipeError
 from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
@@ -29,6 +28,7 @@ from nanohf.train.lora import merged, with_lora
 from nanohf.train.optimizer_handover import carry_over, save_moments
 from nanohf.train.positions import NO_LIMIT, cover, trained_positions
 from nanohf.train.post_training import Progress, figures_of, keep_logs, make_optimizer, resumed, save, train
+from nanohf.train.prepared_rows import prepared_rows
 from nanohf.train.trainer_guards import GuardedTrainer
 from nanohf.train.trl_arguments import training_arguments
 
@@ -53,12 +53,12 @@ def work(recipe: Recipe) -> None:
     if stage.carry_optimizer and optimizer is not None:
         carry_over(optimizer, model, source)
 
-    rows, counts = mixture(tokenizer, stage.mixture, args)
+    folder = runs.rows(recipe.run_dir, recipe.stage)
+    rows, counts, eval_rows = prepared_rows(folder, tokenizer, stage.mixture, stage.eval_mixture, args)
     cover(model, tokenizer, trained_positions(rows, args))
     given = [asdict(count) for count in counts]
     for line in mixture_table(given):
         console.progress(line)
-    eval_rows = [source_rows(tokenizer, source, args)[0] for source in stage.eval_mixture]
     # Rows at a time as in training: with eight, their logits alone set the stage's peak (d12: 13 GB).
     held_out = HeldOut(stage.eval_mixture, eval_rows, token_bytes(tokenizer), args.per_device_train_batch_size)
     assistant_only, args.assistant_only_loss = args.assistant_only_loss, False  # the rows bring their labels
