@@ -4,13 +4,14 @@
     python benchmarks/mixture.py --data FOLDER --before /somewhere [--rounds 3] [--processes 2]
 
 --data: a folder with chat, gsm8k, mmlu, ai2_arc and math_problems, as on the Hub. Together they have about 51,000
-conversations. Each run is a process of its own, in turn; libraries are loaded and sources are read once before. Each
-checks that its rows are those of the first. Seconds are wall time, CPU seconds those of all its processes.
+conversations. Each run is a process of its own, in turn, with its commit's chat template, and its rows must be those of
+the first. Seconds are wall time after the imports, CPU seconds those of all its processes; medians of the rounds.
 """
 
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -86,16 +87,15 @@ def main() -> None:
     here, given = Path(__file__).resolve().parents[1], json.dumps(sources(args.data))
     found: dict[str, list[dict]] = {"before": [], "first start": [], "second start": []}
     with tempfile.TemporaryDirectory() as work:
-        tokenizer = str(Path(work, "tokenizer"))
-        make_tokenizer(args.data, Path(tokenizer))
+        now, before = Path(work, "tokenizer"), Path(work, "tokenizer-before")
+        make_tokenizer(args.data, now)
+        shutil.copytree(now, before)
+        shutil.copy(args.before / "nanohf/tokenizer/chat_template.jinja", before)
         for number in range(args.rounds):
             for which, runs in found.items():
-                folder = str(Path(work, f"rows-{number}"))
-                runs.append(
-                    run(
-                        which, args.before if which == "before" else here, given, tokenizer, folder, str(args.processes)
-                    )
-                )
+                checkout, tokenizer = (args.before, before) if which == "before" else (here, now)
+                arguments = [given, tokenizer, Path(work, f"rows-{number}"), args.processes]
+                runs.append(run(which, checkout, *map(str, arguments)))
                 print(json.dumps({"which": which} | runs[-1]), flush=True)
                 assert runs[-1]["content"] == found["before"][0]["content"], "other rows"
     middle = {

@@ -4,6 +4,7 @@ Workers are forked where that is safe, which costs them no imports. They ignore 
 and end with it however it ends: a worker that lives on would hold the locks that it was born with.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -50,6 +51,7 @@ def _begin(work: Callable, parent: int) -> None:
     global work_of_this_process
     work_of_this_process = work
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    gc.freeze()  # no collection goes through, and copies, what the parent had
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
