@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -261,3 +263,65 @@ def test_waiting_has_an_end(tmp_path, monkeypatch):
     monkeypatch.setattr(prepared, "HOURS", 0.3 / 3600)
     with pytest.raises(RecipeError, match="no rows after"):
         prepared.made_once(tmp_path / "rows/key", slowly)
+
+
+RECIPE = """
+stage: sft
+model_name_or_path: {folder}/model
+mixture: [{{dataset: builtin, config: problems, rows: 60, converter: gsm8k}}]
+eval_mixture: [{{dataset: builtin, config: problems, split: test, rows: 5, converter: gsm8k}}]
+max_length: 128
+packing: true
+batch_tokens: 512
+per_device_train_batch_size: 1
+max_steps: 2
+bf16: false
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_them_and_so_does_the_next_start(model, tokenizer, tmp_path):
+    """The stage as it is launched, killed when its rows are there and started again."""
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "sft.yaml").write_text(RECIPE.format(folder=tmp_path))
+    rows = tmp_path / "run/rows/sft"
+    first = launched(tmp_path)
+    while not (found := list(rows.glob("*/" + checkpoint_files.SEAL))) or found[0].parent.name == ".partial":
+        assert first.poll() is None, first.communicate()[0]
+        time.sleep(0.05)
+    first.terminate()
+    output = first.communicate(timeout=60)[0]
+    assert output.count("mixture: tokenised") == 1, output
+    second = launched(tmp_path)
+    output = second.communicate(timeout=300)[0]
+    assert second.returncode == 0, output
+    assert "mixture: its rows are here from an earlier start" in output
+    assert "mixture: tokenised" not in output
+    assert json.loads((tmp_path / "run/sft/stage.json").read_text())["world_size"] == 2
+    assert not rows.exists()
+
+
+def launched(folder: Path) -> subprocess.Popen:
+    root = Path(__file__).parents[2]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        root / "accelerate_configs/ddp.yaml",
+    ]
+    command += [
+        "--num_processes",
+        "2",
+        "--mixed_precision",
+        "no",
+        "--main_process_port",
+        "0",
+        "-m",
+        "nanohf.stages.sft",
+    ]
+    command += ["--config", folder / "sft.yaml", "--run_dir", folder / "run"]
+    environment = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(root)}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([str(part) for part in command], env=os.environ | environment, **streams)
