@@ -113,12 +113,12 @@ def made_once(final: Path, make: Callable[[Path], None]) -> None:
     """
     first, working, give_up = is_first_here(), False, time.monotonic() + HOURS * 3600
     final.parent.mkdir(parents=True, exist_ok=True)
-    while (wrong := fault(final)) is not None:
+    while fault(final):
         with _locked(final.parent / LOCK, fcntl.LOCK_EX if first else fcntl.LOCK_SH) as free:
             if first and free:
-                if (final / SEAL).exists() and (wrong := fault(final)):
-                    console.warning(f"{final} is damaged ({wrong}): its rows are made again")
-                if wrong:
+                if wrong := fault(final):
+                    if (final / SEAL).exists():
+                        console.warning(f"{final} is damaged ({wrong}): its rows are made again")
                     _make(final, make)
                 return
             if working and free and fault(final):
@@ -127,7 +127,7 @@ def made_once(final: Path, make: Callable[[Path], None]) -> None:
         if time.monotonic() > give_up:
             raise RecipeError(f"{final.parent}: no rows after {HOURS} hours of waiting for the process that makes them")
         time.sleep(LOOK_EVERY)
-    console.progress(f"mixture: its rows are here from an earlier start ({final})")
+    console.progress(f"mixture: its rows are there already ({final})")
 
 
 def _make(final: Path, make: Callable[[Path], None]) -> None:

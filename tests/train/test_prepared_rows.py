@@ -296,7 +296,7 @@ def test_two_processes_share_them_and_so_does_the_next_start(model, tokenizer, t
     second = launched(tmp_path)
     output = second.communicate(timeout=300)[0]
     assert second.returncode == 0, output
-    assert "mixture: its rows are here from an earlier start" in output
+    assert "mixture: its rows are there already" in output
     assert "mixture: tokenised" not in output
     assert json.loads((tmp_path / "run/sft/stage.json").read_text())["world_size"] == 2
     assert not rows.exists()
