@@ -18,6 +18,7 @@ A source that names no converter gets the first of these that its columns allow:
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from itertools import cycle, groupby
 from typing import Any
@@ -41,6 +42,7 @@ FAULT = Features({"fault": Value("string")})  # why a row is left out; empty if 
 QUESTION = ("instruction", "prompt", "question")
 INPUT = ("input", "context")
 ANSWER = ("output", "response", "answer", "completion")
+SURROGATE = re.compile("[\ud800-\udfff]")
 FIRST = 20  # rows, by which a source without a converter is known
 
 
@@ -57,20 +59,16 @@ def conversations(source: ChatSource, measured: bool = False) -> tuple[Dataset, 
     Raises:
         RecipeError: columns that no conversation can be made of; more rows left out than stay; none on this side.
     """
-    rows, faults = _conversations(source, _table(source))
+    rows, faults = _conversations(source, source_table(source))
     if source.held_out is None:
         return rows, faults
-    places = [place(first_question(messages)) for messages in rows["messages"]]
-    kept = [i for i, at in enumerate(places) if (at < source.held_out) == measured]
-    if not kept:
-        raise RecipeError(f"source {source.name}: held_out={source.held_out:g} leaves no row to train on or to measure")
-    return rows.select(kept), faults
+    return rows.filter(lambda row: on_this_side(row["messages"], source.held_out, measured)), faults
 
 
-def first_question(messages: list[dict]) -> str:
-    """What the user says first."""
+def on_this_side(messages: list[dict], held_out: float, measured: bool) -> bool:
+    """Whether this conversation, by what the user says first, is one of those to train on, or to measure."""
     user = next(message for message in messages if message["role"] == "user")
-    return "".join(part["text"] for part in user["content"])
+    return (place("".join(part["text"] for part in user["content"])) < held_out) == measured
 
 
 def first_conversations(source: ChatSource) -> tuple[Dataset, Faults]:
@@ -85,13 +83,9 @@ def first_conversations(source: ChatSource) -> tuple[Dataset, Faults]:
 
 
 def _conversations(source: ChatSource, table: Table) -> tuple[Dataset, Faults]:
-    if not len(table):
-        raise RecipeError(f"source {source.name} has no row")
-    converter = source.converter or detected(source.name, table)
-    check_columns(source.name, converter, table.columns)
     rows = table.data.map(
-        _converted,
-        fn_kwargs={"converter": converter, "form": table.format},
+        converted,
+        fn_kwargs={"converter": converter_of(source, table), "form": table.format},
         remove_columns=table.data.column_names,
         features=Features({**MESSAGES, **FAULT}),
         load_from_cache_file=False,  # datasets knows our functions by name only, and would not see them change
@@ -104,6 +98,19 @@ def _conversations(source: ChatSource, table: Table) -> tuple[Dataset, Faults]:
     if faults:
         rows = rows.select([i for i, fault in enumerate(rows["fault"]) if not fault])
     return rows.remove_columns("fault"), faults
+
+
+def converter_of(source: ChatSource, table: Table) -> str:
+    """The converter that the source names, or the one that its columns suggest.
+
+    Raises:
+        RecipeError: no row; no converter for these columns, or columns that it lacks.
+    """
+    if not len(table):
+        raise RecipeError(f"source {source.name} has no row")
+    converter = source.converter or detected(source.name, table)
+    check_columns(source.name, converter, table.columns)
+    return converter
 
 
 def detected(name: str, table: Table) -> str:
@@ -149,7 +156,7 @@ def check_columns(name: str, converter: str, columns: list[str]) -> None:
             _only(dict.fromkeys(columns), names)
 
 
-def _table(source: ChatSource) -> Table:
+def source_table(source: ChatSource) -> Table:
     """A source's rows, with the columns that its converter wants."""
     if source.converter == "identity":
         return plain_table(Dataset.from_list(list(identity.rows(source.dataset, source.rows))))
@@ -157,7 +164,8 @@ def _table(source: ChatSource) -> Table:
     return table.rename(source.columns, source.name) if source.columns else table
 
 
-def _converted(row: dict, converter: str, form: RowFormat) -> dict:
+def converted(row: dict, converter: str, form: RowFormat) -> dict:
+    """A stored row's {messages, fault}: no messages where there is a fault."""
     try:
         messages = CONVERT[converter](form.read(row))["messages"]
         check(messages)
@@ -177,7 +185,7 @@ def check(messages: list[dict]) -> None:
     check_roles([message["role"] for message in messages])
     for message in messages:
         role, texts = message["role"], [part["text"] for part in message["content"]]
-        if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        if any(map(SURROGATE.search, texts)):
             raise Malformed(f"a content of the {role}'s has half of a surrogate pair, which UTF-8 cannot hold")
         kinds = [part["type"] for part in message["content"]]
         allowed = ("text", "python", "python_output") if role == "assistant" else ("text",)

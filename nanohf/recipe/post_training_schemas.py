@@ -116,6 +116,11 @@ class ChatConfig(PostTrainingConfig):
     """Keys of midtrain.yaml and sft.yaml."""
 
     stage: str = field(default="sft", metadata={"help": "midtrain or sft: the folder the result goes to"})
+    lr_scale: float | None = field(
+        default=None,
+        metadata={"help": "muon only: factor on the rates; default: by pretraining's rule"},
+    )
+    lr_fraction: float = field(default=1.0, metadata={"help": "of that default (nanochat's init_lr_frac)"})
     mixture: list[ChatSource] = field(default_factory=list, metadata={"help": "sources: see data.chat_source"})
     batch_tokens: int | None = field(
         default=None, metadata={"help": "with packing: rows of a step, over all processes, x max_length"}
@@ -148,7 +153,10 @@ class ChatConfig(PostTrainingConfig):
 
     def errors_with(self, trl: Any) -> list[str]:
         errors = super().errors_with(trl) + too_small(trl, max_length=2)
-        errors += too_small(self, batch_tokens=1, conversations_per_step=1)
+        errors += too_small(self, batch_tokens=1, conversations_per_step=1, lr_fraction=0)
+        if self.lr_scale is not None or self.optimizer == "trl":
+            where = "with optimizer: trl" if self.optimizer == "trl" else "with lr_scale, which replaces the rule"
+            errors += self.changed(("lr_fraction",), where)
         wanted, unused, example = (
             ("batch_tokens", "conversations_per_step", "rows x max_length, such as 16 x 1,024 = 16,384")
             if trl.packing

@@ -4,6 +4,7 @@ runs/NAME/STAGE/            the stage's result, complete: written elsewhere and 
 runs/NAME/STAGE/stage.json  its record, with the recipe it was made with
 runs/NAME/STAGE/optimizer/  the optimizer's state, where the recipe has keep_optimizer: true
 runs/NAME/checkpoints/STAGE resumable state while it is at work
+runs/NAME/rows/STAGE        its mixture in tokens while it is at work: see train.prepared_rows
 runs/NAME/results.json      all stages by the same measures
 runs/NAME/ledger.jsonl      one line per finished stage
 """
@@ -62,6 +63,10 @@ def checkpoints(run_dir: str | Path, stage: str) -> Path:
     return Path(run_dir) / "checkpoints" / stage
 
 
+def rows(run_dir: str | Path, stage: str) -> Path:
+    return Path(run_dir) / "rows" / stage
+
+
 def changed_keys(had: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """The recipe keys that differ and may not be changed between a stage's start and its end."""
     keys = sorted({*had, *wanted} - FREE_TO_CHANGE)
@@ -111,8 +116,8 @@ def claim(recipe: Recipe) -> Path:
 def finish(recipe: Recipe, figures: dict[str, Any], write: Callable[[Path], Any]) -> Path:
     """Has `write(folder)` fill a temporary folder, adds stage.json, renames it to run_dir/STAGE, adds to the ledger.
 
-    figures: those of StageRecord that the stage knows. Checkpoints of the stage are removed last: killed at any point,
-    the stage is either done or resumes.
+    figures: those of StageRecord that the stage knows. The stage's rows and checkpoints are removed last: killed at any
+    point, it is either done or resumes.
     """
     run_dir, stage = recipe.run_dir, recipe.stage
     final, partial = run_dir / stage, run_dir / f".{stage}.partial"
@@ -139,7 +144,8 @@ def finish(recipe: Recipe, figures: dict[str, Any], write: Callable[[Path], Any]
     _move_aside(final)
     partial.rename(final)
     ledger.append(run_dir, record)
-    shutil.rmtree(checkpoints(run_dir, stage), ignore_errors=True)
+    for unneeded in (rows(run_dir, stage), checkpoints(run_dir, stage)):
+        shutil.rmtree(unneeded, ignore_errors=True)
     return final
 
 

@@ -65,7 +65,7 @@ def work(recipe: Recipe) -> None:
         processing_class=tokenizer,
         reward_funcs=reward_func(tokenizer),
         rollout_func=None if args.use_vllm else rollout_func(engine, args),
-        optimizers=make_optimizer(stage, model),
+        optimizers=make_optimizer(stage, model, stage.lr_scale),
         skip_settled=stage.skip_settled,
         stage_state=state,
     )

@@ -14,7 +14,7 @@ from trl import SFTTrainer
 
 from nanohf import console
 from nanohf.data.hub_names import pretrained
-from nanohf.data.mixture import Given, mixture, source_rows
+from nanohf.data.mixture import Given
 from nanohf.errors import RecipeError
 from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
@@ -30,7 +30,17 @@ from nanohf.train.compute import training_flops
 from nanohf.train.lora import merged, with_lora
 from nanohf.train.optimizer_handover import carry_over, save_moments
 from nanohf.train.positions import NO_LIMIT, cover, trained_positions
-from nanohf.train.post_training import Progress, figures_of, keep_logs, make_optimizer, resumed, save, train
+from nanohf.train.post_training import (
+    Progress,
+    figures_of,
+    keep_logs,
+    lr_scale_of,
+    make_optimizer,
+    resumed,
+    save,
+    train,
+)
+from nanohf.train.prepared_rows import prepared_rows
 from nanohf.train.sample import chat_sample
 from nanohf.train.trainer_guards import GuardedTrainer
 from nanohf.train.trl_arguments import training_arguments
@@ -52,16 +62,18 @@ def work(recipe: Recipe) -> None:
     source = runs.resolve(stage.run_dir, stage.model_name_or_path)
     model = with_lora(stage, starting_model(source))
     tokenizer = AutoTokenizer.from_pretrained(**pretrained(source), model_max_length=NO_LIMIT)
-    optimizer, schedule = make_optimizer(stage, model)
-    if stage.carry_optimizer and optimizer is not None:
-        carry_over(optimizer, model, source)
 
-    rows, counts = mixture(tokenizer, stage.mixture, args)
+    folder = runs.rows(recipe.run_dir, recipe.stage)
+    rows, counts, eval_rows = prepared_rows(folder, tokenizer, stage.mixture, stage.eval_mixture, args)
     cover(model, tokenizer, trained_positions(rows, args))
     given = [asdict(count) for count in counts]
     for line in mixture_table(given):
         console.progress(line)
-    eval_rows = [source_rows(tokenizer, source, args, measured=True)[0] for source in stage.eval_mixture]
+    lr_scale = lr_scale_of(stage, args, sum(count.tokens for count in counts), len(rows))
+    optimizer, schedule = make_optimizer(stage, model, lr_scale)
+    if stage.carry_optimizer and optimizer is not None:
+        carry_over(optimizer, model, source)
+
     # Rows at a time as in training: with eight, their logits alone set the stage's peak (d12: 13 GB).
     held_out = HeldOut(stage.eval_mixture, eval_rows, token_bytes(tokenizer), args.per_device_train_batch_size)
     assistant_only, args.assistant_only_loss = args.assistant_only_loss, False  # the rows bring their labels

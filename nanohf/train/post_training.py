@@ -15,8 +15,9 @@ from nanohf.data.source_state import source_state
 from nanohf.hardware.device import device_name, peak_memory, refuse_fsdp, use_onednn
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.muon import MuonAdamW
-from nanohf.recipe.post_training_schemas import RATES, PostTrainingConfig
+from nanohf.recipe.post_training_schemas import RATES, ChatConfig, PostTrainingConfig
 from nanohf.runs.checkpoint_files import last_good, numbered
+from nanohf.scaling.horizon import best_lr_scale
 from nanohf.train.finite_weights import refuse_nonfinite
 from nanohf.train.progress import Speedometer
 from nanohf.train.resuming import Batch, chosen_checkpoint, warn_of_changed_data
@@ -26,11 +27,24 @@ TRAINER_STATE = "trainer_state.json"
 SHOWN = ("loss", "reward", "groups/all_wrong", "groups/all_right", "entropy", "mean_token_accuracy")  # in a step's line
 
 
-def make_optimizer(stage: PostTrainingConfig, model) -> tuple[MuonAdamW | None, None]:
+def make_optimizer(stage: PostTrainingConfig, model, lr_scale: float | None) -> tuple[MuonAdamW | None, None]:
     """For a trainer's `optimizers`: ours over the trainable parameters, or none, which leaves it to TRL."""
     if stage.optimizer == "trl":
         return None, None
-    return build_optimizer(model, **{name: getattr(stage, name) for name in RATES}), None
+    rates = {name: getattr(stage, name) for name in RATES} | {"lr_scale": lr_scale}
+    return build_optimizer(model, **rates), None
+
+
+def lr_scale_of(stage: ChatConfig, args, tokens: int, rows: int) -> float:
+    """The recipe's factor on the learning rates, or pretraining's rule for so many tokens in so many rows."""
+    if stage.lr_scale is not None:
+        return stage.lr_scale
+    batch = stage.batch_tokens or round((stage.conversations_per_step or 1) * tokens / rows)
+    horizon = round(args.max_steps * batch if args.max_steps > 0 else args.num_train_epochs * tokens)
+    scale = stage.lr_fraction * best_lr_scale(batch, horizon)
+    of = f"{stage.lr_fraction:g} of " if stage.lr_fraction != 1 else ""
+    console.progress(f"learning rates: x {scale:.3g} = {of}the rule for {batch:,} tokens per step, {horizon:,} in all")
+    return scale
 
 
 def resumed(stage: PostTrainingConfig, args, datasets: list[str]) -> tuple[Path | None, StageState]:

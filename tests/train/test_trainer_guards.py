@@ -33,7 +33,7 @@ def trainer_of(model, tokenizer, folder, *overrides):
     args.assistant_only_loss = False
     trainer = ChatTrainer(
         model=model, args=args, train_dataset=rows, processing_class=tokenizer,
-        optimizers=make_optimizer(stage, model), stage_state=state,
+        optimizers=make_optimizer(stage, model, stage.lr_scale), stage_state=state,
     )  # fmt: skip
     Progress.attach(trainer)
     return trainer, newest
