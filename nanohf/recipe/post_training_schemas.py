@@ -116,7 +116,7 @@ class ChatConfig(PostTrainingConfig):
     """Keys of midtrain.yaml and sft.yaml."""
 
     stage: str = field(default="sft", metadata={"help": "midtrain or sft: the folder the result goes to"})
-    lr_scale: float | None = field(
+    lr_scale: float | None = field(  # type: ignore[assignment]  # only chat stages have the rule
         default=None,
         metadata={"help": "muon only: factor on the rates; default: by pretraining's rule"},
     )

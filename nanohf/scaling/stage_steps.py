@@ -12,11 +12,16 @@ ROWS = {  # of sources that recipes take whole; nanochat's figures, GSM8K's exac
     "allenai/ai2_arc ARC-Challenge train": 1_100,
 }
 TOKENS_PER_ROW = StageInputs.mean_row_tokens
-BUILTIN_TOKENS = {  # of a row, measured with the demo's tokenizer of 1,024
+ROW_TOKENS = {  # measured, of the toy world with the demo's tokenizer of 1,024, of the others with d2's of 2,048
     "builtin problems train": 95,
     "builtin conversations train": 51,
-    "builtin spelling train": 40,
-    "builtin letter_counting train": 113,
+    "builtin school_problems train": 90,
+    "builtin small_talk train": 45,
+    "builtin spelling train": 38,
+    "builtin letter_counting train": 101,
+    "roneneldan/TinyStories train": 236,
+    "openai/gsm8k main train": 265,
+    "identity.yaml": 66,
 }
 
 
@@ -43,11 +48,13 @@ def chat_stage(
         if part.rows is None:
             assumed.append(f"{name}: {part.name} has {count:,} rows")
         seen = round(count * part.epochs)
-        rows, tokens = rows + seen, tokens + seen * BUILTIN_TOKENS.get(part.name, TOKENS_PER_ROW)
-    if any(part.name not in BUILTIN_TOKENS and not part.share for part in parts):
-        assumed.append(f"{name}: {TOKENS_PER_ROW} tokens per row, except in builtin sources")
-    if any(part.name in BUILTIN_TOKENS for part in parts):
-        assumed.append(f"{name}: builtin rows are as long as with a vocabulary of 1,024")
+        rows, tokens = rows + seen, tokens + seen * ROW_TOKENS.get(part.name, TOKENS_PER_ROW)
+    if unknown := [part.name for part in parts if part.name not in ROW_TOKENS and not part.share]:
+        assumed.append(f"{name}: {TOKENS_PER_ROW} tokens per row of {', '.join(unknown)}")
+    if any(part.name in ROW_TOKENS for part in parts):
+        assumed.append(
+            f"{name}: the other sources' rows are as long as with a vocabulary of 2,048, the toy world's of 1,024"
+        )
     whole = round(tokens / (1 - share) * epochs)
     of = f"{rows:,} rows" + (f" and {share:.0%} documents" if share else "") + (f" x {epochs:g}" if epochs != 1 else "")
     if max_length:
