@@ -37,7 +37,7 @@ def recipe_plan(recipe_dir: str) -> dict:
 def planned_chat(recipe: Recipe) -> tuple[Stage, list[str]]:
     """Midtraining or SFT: its steps, and what was assumed."""
     sources = recipe.settings.mixture
-    parts = [Part(source.name, source.rows, source.epochs, source.share or 0.0) for source in sources]
+    parts = [Part(s.name, s.rows, s.epochs * (1 - (s.held_out or 0)), s.share or 0.0) for s in sources]
     trl = recipe.trl
     batch = recipe.step_batch
     rows, length = batch.value // batch.tokens_per_row, trl.max_length if trl.packing else None

@@ -266,12 +266,21 @@ RECIPES = {
         "grpo": (160, 3_932_160),  # max_steps x 16 problems x 16 x 96
     },
     "d4": {
-        "parameters": 7_340_088,  # 5,242,880 + 2 x 4,096 x 256 + 2 x 12 x 2 + 8
-        "pretrain": (4_480, 146_800_640),  # 146,801,780 // 32,768
-        # (460,000 + 100,000 + 7,473 + 2 x 1,000) x 600 + 20,000 x 40 + 8,000 x 113 = 343,387,800, / 0.8
-        "midtrain": (26_199, 429_234_750),  # / (16 x 1,024) = 26,198.4
-        # (2,300 + 1,100 + 7,473 + 10,000 + 1,000) x 600 + 300 x 40 + 300 x 113 = 13,169,700, / 0.9
-        "sft": (894, 14_633_000),  # 893.1
+        "parameters": 7_340_136,  # 5,242,880 + 2 x 4,096 x 256 + 2 x 12 x 4 + 8
+        "pretrain": (5_376, 88_080_384),  # 12 x 7,340,136 = 88,081,632 // 16,384
+        # 6,000 x 236 + 38,000 x 90 + 7,099 x 265 + 2,000 x 66 + 3,000 x 45 + 3,000 x 38 = 7,098,235, / 0.8
+        "midtrain": (542, 8_872_794),  # / (16 x 1,024) = 541.6
+        # 2,000 x 236 + 19,000 x 90 + 7,099 x 265 + 1,000 x 66 + 1,000 x 45 + 500 x 38 = 4,193,235, / 0.9
+        "sft": (285, 4_659_150),  # 284.4
+        "grpo": (100, 4_096_000),  # max_steps x 16 problems x 16 x 160
+    },
+    "d12": {
+        "parameters": 135_266_304,
+        "pretrain": (5_160, 2_705_326_080),
+        # 560,000 x 600 + 7,473 x 265 + 2,000 x 66 + 200,000 x 38 + 80,000 x 101 = 353,792,345, / 0.8
+        "midtrain": (3_375, 442_240_431),  # / (64 x 2,048) = 3,374.03
+        # 13,400 x 600 + 7,473 x 265 + 1,000 x 66 + 300 x 38 + 300 x 101 = 10,128,045, / 0.9
+        "sft": (687, 11_253_383),  # / (8 x 2,048) = 686.9
         "grpo": (443, 29_032_448),  # 7,473 x 0.95 // 16, x 16 x 16 x 256
     },
 }
@@ -284,7 +293,7 @@ def test_a_recipe_by_hand(name):
     assert planned.parameters.total == by_hand.pop("parameters")
     assert {stage: (planned.stages[stage].steps, planned.stages[stage].tokens) for stage in by_hand} == by_hand
     assert list(planned.stages) == ["tokenizer", *by_hand, "evaluate"]
-    assert ("midtrain: HuggingFaceTB/smol-smoltalk train has 460,000 rows" in planned.assumed) == (name == "d4")
+    assert ("midtrain: HuggingFaceTB/smol-smoltalk train has 460,000 rows" in planned.assumed) == (name == "d12")
     text = render(planned, {})
     if name == "demo":
         assert "num_attention_heads: 4 = the recipe's" in text

@@ -15,11 +15,13 @@ from nanohf.errors import RecipeError
 from nanohf.pipeline import check_batches
 from nanohf.recipe.loading import load_recipe
 from nanohf.train import trl_arguments
+from nanohf.train.post_training import lr_scale_of
 from nanohf.train.pretrain_horizon import derive_horizon
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 # Of a stage: tokens (or word problems) per step, steps, factor on the learning rates.
-GRPO = (16, 467, 0.05)
+GRPO = (16, 443, 0.05)
+SMALL = (16, 100, 0.05)
 MEANING = {
     "demo": {
         "pretrain": (8_192, 250, 1.246),
@@ -29,60 +31,58 @@ MEANING = {
         "grpo_fast": (16, 160, 0.07),
     },
     "d1": {
-        "pretrain": (16_384, 2_940, 0.6416),
-        "midtrain": (8_192, 52_397, 1.0),
-        "sft": (8_192, 1_787, 0.02),
-        "grpo": GRPO,
-        "grpo_fast": GRPO,
+        "pretrain": (8_192, 3_960, 0.5148),
+        "midtrain": (8_192, 500, 0.9983),
+        "sft": (8_192, 250, 0.1246),
+        "grpo": (16, 50, 0.05),
+        "grpo_fast": (16, 50, 0.05),
     },
     "d2": {
-        "pretrain": (8_192, 2_880, 0.5701),
-        "midtrain": (8_192, 52_397, 1.0),
-        "sft": (8_192, 1_787, 0.02),
-        "grpo": GRPO,
-        "grpo_fast": GRPO,
+        "pretrain": (16_384, 2_160, 0.7081),
+        "midtrain": (8_192, 1_084, 0.7795),
+        "sft": (8_192, 569, 0.0958),
+        "grpo": SMALL,
+        "grpo_fast": SMALL,
     },
     "d3": {
-        "pretrain": (32_768, 6_570, 0.5619),
-        "midtrain": (16_384, 26_199, 1.0),
-        "sft": (16_384, 894, 0.02),
-        "grpo": GRPO,
-        "grpo_fast": GRPO,
+        "pretrain": (16_384, 2_951, 0.6407),
+        "midtrain": (16_384, 542, 1.102),
+        "sft": (16_384, 285, 0.1355),
+        "grpo": SMALL,
+        "grpo_fast": SMALL,
     },
     "d4": {
-        "pretrain": (32_768, 4_480, 0.6352),
-        "midtrain": (16_384, 26_199, 1.0),
-        "sft": (16_384, 894, 0.02),
-        "grpo": GRPO,
-        "grpo_fast": GRPO,
+        "pretrain": (16_384, 5_376, 0.5289),
+        "midtrain": (16_384, 542, 1.102),
+        "sft": (16_384, 285, 0.1355),
+        "grpo": SMALL,
+        "grpo_fast": SMALL,
     },
     "d12": {
         "pretrain": (524_288, 5_160, 1.0),
-        "midtrain": (131_072, 3_422, 1.0),
-        "sft": (16_384, 894, 0.02),
+        "midtrain": (131_072, 3_375, 0.8926),
+        "sft": (16_384, 687, 0.02),
         "grpo": GRPO,
         "grpo_fast": GRPO,
     },
     "d20": {
         "pretrain": (524_288, 21_400, 1.0),
-        "midtrain": (524_288, 856, 1.0),
-        "sft": (16_384, 894, 0.02),
+        "midtrain": (524_288, 844, 1.0),
+        "sft": (16_384, 687, 0.02),
         "grpo": GRPO,
         "grpo_fast": GRPO,
     },
 }
 TOKENS = {  # of a mixture
-    "midtrain": {"demo": 1_014_919, "d12": 448_404_750, "d20": 448_404_750, "others": 429_234_750},
-    "sft": {"demo": 845_483, "others": 14_633_000},
+    "midtrain": {"demo": 1_014_919, "d12": 442_240_431, "d20": 442_240_431, "others": 8_872_794},
+    "sft": {"demo": 845_483, "d12": 11_253_383, "d20": 11_253_383, "others": 4_659_150},
 }
 # Micro-batches that are too large for so many processes, and the largest that fit.
 REFUSED = {
     ("demo", "pretrain", 8): 4,  # 8,192 tokens / 256 / 8
-    ("d1", "pretrain", 8): 2,  # 16,384 tokens / 1,024 / 8
-    ("d2", "pretrain", 2): 4,  # 8,192 tokens / 1,024 / 2
-    ("d2", "pretrain", 8): 1,
-    ("d3", "pretrain", 8): 4,  # 32,768 tokens / 1,024 / 8
-    ("d4", "pretrain", 8): 4,
+    ("d1", "pretrain", 2): 8,  # 8,192 tokens / 512 / 2
+    ("d1", "pretrain", 8): 2,
+    **{(name, "pretrain", 8): 4 for name in ("d2", "d3", "d4")},  # 16,384 tokens / 512 / 8
     **{(name, "grpo", 8): 32 for name in ("demo", "d1", "d2", "d3", "d4")},  # 256 completions / 8
     **{(name, "grpo_fast", 8): 16 for name in ("demo", "d1", "d2", "d3", "d4", "d12")},  # 128 / 8
 }
@@ -113,11 +113,12 @@ def meaning(name: str, file: str, processes: int, *changes: str) -> tuple[int, i
     rows = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
     if stage == "grpo":
         assert args.generation_batch_size == rows
-        steps = args.max_steps if args.max_steps > 0 else 7_473 // (rows // args.num_generations)
+        steps = args.max_steps if args.max_steps > 0 else 7_099 // (rows // args.num_generations)
         return rows // args.num_generations, steps, recipe.settings.lr_scale
     tokens = rows * args.max_length
     given = TOKENS[stage].get(name, TOKENS[stage]["others"])
-    return tokens, -(-given // tokens), recipe.settings.lr_scale
+    steps = args.max_steps if args.max_steps > 0 else -(-given // tokens)
+    return tokens, steps, lr_scale_of(recipe.settings, args, given, rows=1)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 8])
