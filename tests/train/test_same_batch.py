@@ -45,7 +45,7 @@ MEANING = {
         "grpo_fast": SMALL,
     },
     "d3": {
-        "pretrain": (16_384, 2_951, 0.6407),
+        "pretrain": (16_384, 2_952, 0.6407),
         "midtrain": (16_384, 542, 1.102),
         "sft": (16_384, 285, 0.1355),
         "grpo": SMALL,
@@ -168,8 +168,8 @@ def test_what_the_processes_cannot_share(on, processes, changes, says):
 @pytest.mark.parametrize(
     ("recipe", "processes", "says"),
     [
-        ("d4", 8, "batch_tokens=32,768 is not a multiple of 8 rows x 1,024 tokens x 8 processes = 65,536"),
-        ("d2", 2, "batch_tokens=8,192 is not a multiple of 8 rows x 1,024 tokens x 2 processes = 16,384"),
+        ("d4", 8, "batch_tokens=16,384 is not a multiple of 16 rows x 512 tokens x 8 processes = 65,536"),
+        ("d1", 2, "batch_tokens=8,192 is not a multiple of 16 rows x 512 tokens x 2 processes = 16,384"),
     ],
 )
 def test_a_batch_by_the_horizon_is_refused_before_the_tokenizer_is_trained(tmp_path, recipe, processes, says):
