@@ -51,5 +51,5 @@ class WordProblemSource:
 
 
 def label(dataset: str, name: str | None) -> str:
-    """How tables call a source."""
+    """A source by its name in tables and results."""
     return name if name is not None else Path(dataset).name or dataset

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from nanohf.errors import RecipeError
 from nanohf.generation.engine import Engine
 from nanohf.recipe.schemas import PretrainConfig
 from nanohf.report.run_report import write_report
-from nanohf.stages import grpo
+from nanohf.stages import evaluate, grpo
 from nanohf.train.grpo.pass_at_k_callback import PassAtK
 from nanohf.train.pretrain_loop import build_model
 
@@ -170,6 +171,22 @@ def test_the_best_step_is_the_result_and_the_report_says_so(whole):
     report = write_report(run_dir)
     assert f"its result is that of step {best} of 12" in report
     assert f"| odd | {groups['odd']} |" in report
+
+
+def test_evaluate_scores_each_source_on_what_was_kept_apart(guesser, whole, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(whole[0], run_dir)
+    sources = [source | {"held_out": 0.3} for source in ladder(guesser)["word_problems"]]
+    recipe = {"stages": ["grpo"], "word_problems": sources, "num_generations": 2, "max_completion_length": 6}
+    (tmp_path / "evaluate.yaml").write_text(yaml.safe_dump(recipe | {"eval_tokens": 64, "max_length": 16}))
+    evaluate.main(["--config", str(tmp_path / "evaluate.yaml"), "--run_dir", str(run_dir)])
+    scores = json.loads((run_dir / "results.json").read_text())["stages"]["grpo"]["word_problems"]
+    kept = [b % 2 for a, b in PAIRS if place(question(a, b)["question"]) < 0.3]
+    assert {name: of["n"] for name, of in scores.items()} == {"odd": kept.count(1), "even": kept.count(0)}
+    mean, low, high = (100 * value for value in scores["even"]["pass@1"])
+    report = write_report(run_dir)
+    assert "| stage | bits per byte | odd pass@1 | even pass@1 |" in report
+    assert f" | {mean:.1f}% [{low:.1f}, {high:.1f}] |\n" in report
 
 
 def test_a_model_that_cannot_do_it_is_refused_and_may_be_forced(guesser, tmp_path, monkeypatch):
