@@ -22,6 +22,7 @@ from nanohf.doctor import conversation_checks as chat
 from nanohf.doctor import training_checks as training
 from nanohf.doctor import word_problem_checks as problems
 from nanohf.doctor.check_result import Result, attempt, failed
+from nanohf.doctor.overlap_checks import overlaps
 from nanohf.doctor.resource_checks import resources
 from nanohf.doctor.source_checks import check_sources
 from nanohf.doctor.text_checks import epochs
@@ -69,6 +70,9 @@ def examine(recipe_dir: str, name: str | None = None, overrides: list[str] | Non
             case.show(attempt(stage, what, check, case, stage))
         else:
             console.result(f"      {stage}: its other checks wait for the sources")
+    readable = {stage: recipe for stage, recipe in case.recipes.items() if case.can_read(stage)}
+    if "evaluate" in readable:
+        case.show(attempt("evaluate", "test rows in training data", overlaps, readable))
     return case.verdict()
 
 

@@ -48,7 +48,7 @@ class NanoHFLM(HFLM):
 
 
 def find_tasks(tasks: list[str]) -> TaskManager | None:
-    """What knows the tasks, ours (nanohf_*) and the harness's. It reads 15,000 files: once is enough.
+    """What knows the tasks, ours (nanohf_*) and the harness's, whose 15,000 files are read only if one is wanted.
 
     Raises:
         ValueError: an unknown task.
@@ -56,7 +56,8 @@ def find_tasks(tasks: list[str]) -> TaskManager | None:
     if not tasks:
         return None
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    manager = TaskManager(include_path=str(TASKS))
+    ours_only = all(task.startswith("nanohf_") for task in tasks)
+    manager = TaskManager(include_path=str(TASKS), include_defaults=not ours_only)
     if unknown := [task for task in tasks if task not in manager.all_tasks]:
         ours = ", ".join(path.stem for path in TASKS.glob("nanohf_*.yaml"))
         raise ValueError(f"tasks={unknown} are unknown to lm-eval and to us; ours are {ours}")
@@ -89,6 +90,17 @@ def drawn(tasks: list[str], manager: TaskManager, limit: int | None) -> dict[str
         return None
     sizes = {name: len(list(task.eval_docs)) for name, task in members(get_task_dict(tasks, manager))}
     return {name: sorted(random.Random(0).sample(range(n), min(limit, n))) for name, n in sizes.items()}
+
+
+def task_questions(task: str, limit: int | None) -> list[str]:
+    """What the rows that `run_tasks` scores ask, without examples; those of a group are its members'."""
+    manager = find_tasks([task])
+    rows = drawn([task], manager, limit) or {}
+    texts = []
+    for name, member in members(get_task_dict([task], manager)):
+        docs = member.eval_docs
+        texts += [member.doc_to_text(docs[i]) for i in rows.get(name, range(len(docs)))]
+    return [text for text in texts if isinstance(text, str)]
 
 
 def members(tasks: dict) -> Iterator[tuple]:
