@@ -22,7 +22,8 @@ from nanohf.tokenizer.train_bpe import capped
 ROWS = 10_000  # of a training source at most
 CHARACTERS = 10_000_000  # of a training text at most, which are read in some two seconds
 TESTED = 2000  # rows of a test at most
-CHARACTERS_PER_TOKEN = 4  # roughly, of the text for bits per byte
+TESTED_CHARACTERS = 1_000_000  # of the text for bits per byte at most
+CHARACTERS_PER_TOKEN = 4  # of it, roughly
 FEW = 0.01  # of a test's rows: that many can move its score by one point at most
 
 Texts = Callable[[], Iterable[str]]
@@ -74,7 +75,7 @@ def test_texts(evaluate) -> dict[str, Texts]:
     if evaluate.text_dataset != BUILTIN:
         source = (evaluate.text_dataset_config, evaluate.text_column, evaluate.text_split)
         stream = partial(text_stream, evaluate.text_dataset, "validation", *source)
-        size = CHARACTERS_PER_TOKEN * evaluate.eval_tokens
+        size = min(CHARACTERS_PER_TOKEN * evaluate.eval_tokens, TESTED_CHARACTERS)
         texts[f"{evaluate.text_dataset} validation"] = partial(read, stream, size)
     return texts | task_texts(evaluate.tasks, evaluate.limit)
 

@@ -5,11 +5,13 @@ import random
 
 import pytest
 
+from nanohf.data import school_world, small_talk, spelling, toy_world
 from nanohf.data.chat_source import ChatSource
 from nanohf.data.overlap import TextOverlap
 from nanohf.data.tables import open_table
 from nanohf.doctor.overlap_checks import chat_texts
 
+MADE = {kind for made in (toy_world, school_world, small_talk, spelling) for kind in made.KINDS} - {"documents"}
 REAL = os.environ.get("NANOHF_TEST_DATA")
 ROW = "Mia's basket has 24 pears, 8 plums and 3 figs; how many fruits are in it?"
 
@@ -59,7 +61,7 @@ def real_tests():
 
 @pytest.mark.slow
 @pytest.mark.realdata
-@pytest.mark.parametrize("kind", ["problems", "conversations", "spelling", "letter_counting"])
+@pytest.mark.parametrize("kind", sorted(MADE))
 def test_what_the_package_makes_comes_from_no_test(real_tests, kind):
     texts = chat_texts(ChatSource("builtin", config=kind, rows=20_000))
     for name, overlap in real_tests.overlap(texts).items():
