@@ -10,7 +10,7 @@ from functools import partial
 from nanohf.data.chat_source import ChatSource
 from nanohf.data.conversations import conversations, documents
 from nanohf.data.hub_errors import first_line
-from nanohf.data.overlap import TextOverlap
+from nanohf.data.overlap import Overlap, TextOverlap
 from nanohf.data.sources import BUILTIN, text_stream
 from nanohf.data.word_problem_source import WordProblemSource
 from nanohf.data.word_problems import problems
@@ -46,16 +46,14 @@ def overlaps(recipes: dict[str, Recipe]) -> Iterator[Result]:
         yield seen_rows(test, len(rows), seen, len(sources))
 
 
-def seen_rows(test: str, rows: int, seen: dict, sources: int) -> Result:
+def seen_rows(test: str, rows: int, seen: dict[str, Overlap], sources: int) -> Result:
     """seen: the overlap with each source that has more than half of some row."""
     masked = set().union(*(of.seen for of in seen.values()))
     as_written = set().union(*(of.seen_as_written for of in seen.values()))
     what = f"rows of {test} in training data"
-    figure = f"{len(masked):,} of {rows:,}, {len(as_written):,} with their own numbers"
-    if seen:
-        figure += ": " + ", ".join(f"{len(of.seen):,} in {source}" for source, of in seen.items())
-    else:
-        figure = f"none of {rows:,}; {sources} sources, {ROWS:,} rows or {CHARACTERS / 1e6:.0f} MB of each"
+    where = ", ".join(f"{len(of.seen):,} in {source}" for source, of in seen.items())
+    figure = f"{len(masked):,} of {rows:,}" + (f", {len(as_written):,} as written: {where}" if seen else "")
+    figure += f"; {sources} sources, {ROWS:,} rows or {CHARACTERS / 1e6:.0f} MB of each"
     if len(masked) > FEW * rows:
         why = (
             "more than half of each such row, in windows of eight words, is trained on, so the score says little of "

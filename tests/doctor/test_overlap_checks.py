@@ -54,13 +54,13 @@ def test_copies_with_other_numbers_in_what_grpo_reads(own):
     train, test = rows(40, "t"), rows(40, "s")
     mine = ("grpo.dataset=mine", "evaluate.dataset=mine")
     assert [str(result) for result in own(train, test, *mine)] == [
-        "ok    evaluate: rows of mine in training data (none of 40; 3 sources, 10,000 rows or 10 MB of each)"
+        "ok    evaluate: rows of mine in training data (0 of 40; 3 sources, 10,000 rows or 10 MB of each)"
     ]
     train[0]["question"] = test[7]["question"]
     train[1]["question"] = test[9]["question"].replace("11 plums", "1,100 plums").replace("12 more", "90 more")
     (result,) = own(train, test, *mine)
     assert result.status == "warn"
-    assert result.figure == "2 of 40, 1 with their own numbers: 2 in mine train"
+    assert result.figure.startswith("2 of 40, 1 as written: 2 in mine train; 3 sources")
     assert "first: row 7" in result.why
 
 
@@ -70,7 +70,7 @@ def test_one_row_in_a_hundred_is_said_but_moves_no_score_by_a_point(own):
     train[0]["question"] = test[3]["question"]
     (result,) = own(train, test, "evaluate.dataset=mine")
     assert result.status == "ok"
-    assert result.figure == "1 of 120, 1 with their own numbers: 1 in mine train"
+    assert result.figure.startswith("1 of 120, 1 as written: 1 in mine train; ")
 
 
 def test_what_sft_forgets_to_hold_out(own):
@@ -83,7 +83,7 @@ def test_what_sft_forgets_to_hold_out(own):
     (result,) = own(train, [])
     held = int(result.figure.partition(" ")[0])
     assert 0 < held < 30
-    assert result.figure == f"{held} of {held}, {held} with their own numbers: {held} in mine train"
+    assert result.figure.startswith(f"{held} of {held}, {held} as written: {held} in mine train; ")
     assert result.status == "warn"
     edit("sft", "gsm8k}", "gsm8k, held_out: 0.2}")
     assert own(train, [])[0].status == "ok"

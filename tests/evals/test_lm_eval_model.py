@@ -7,8 +7,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 from records import FIGURES, a_recipe
 
+from nanohf.data.sources import builtin_examples
 from nanohf.errors import RecipeError
-from nanohf.evals.lm_eval_model import TASKS, NanoHFLM, drawn
+from nanohf.evals.lm_eval_model import TASKS, NanoHFLM, drawn, find_tasks, task_questions
 from nanohf.generation.engine import Engine
 from nanohf.runs import run_folder as runs
 from nanohf.stages import evaluate
@@ -32,6 +33,13 @@ def test_rows_are_drawn_from_the_tasks_of_a_group_too(tmp_path):
     alone = drawn(["nanohf_toy_problems", "nanohf_toy_choices"], manager, 5)
     assert drawn(["both"], manager, 5) == alone
     assert [len(rows) for rows in alone.values()] == [5, 5]
+
+
+def test_what_a_task_asks_is_the_rows_that_are_scored():
+    asked = builtin_examples("problems", "test", 1000)["question"]
+    assert task_questions("nanohf_toy_problems", None) == list(asked)
+    (drawn_rows,) = drawn(["nanohf_toy_problems"], find_tasks(["nanohf_toy_problems"]), 5).values()
+    assert task_questions("nanohf_toy_problems", 5) == [asked[i] for i in drawn_rows]
 
 
 def test_it_keeps_to_the_positions_that_were_trained(model, tokenizer):
