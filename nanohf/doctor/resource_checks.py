@@ -4,18 +4,18 @@ import shutil
 from dataclasses import dataclass
 
 from nanohf.doctor.check_result import Result, attempt
+from nanohf.hardware.device import multiplies_bf16
 from nanohf.recipe.loading import Recipe
 from nanohf.recipe.stage_names import MODEL_STAGES
 from nanohf.runs import run_folder as runs
+from nanohf.scaling.activations import MicroBatch, cache_bytes, micro_batch_bytes
 from nanohf.scaling.memory import Bytes, memory
-from nanohf.scaling.parameters import parameters
+from nanohf.scaling.parameters import Parameters, num_attention_heads, parameters
 
-# Bytes of one micro-batch, rough, on the low side of what was measured: d4 with 4,096 tokens, 4 rows x 512, eager,
-# fp32 took 752 MB, 201 of them logits by this rule and 336 activations. torch.compile fuses and recomputes.
-COPIES_OF_LOGITS = {False: 3, True: 2}
-VALUES_PER_CHANNEL = {False: 20, True: 8}
 CERTAINLY = 3.0  # times the free memory: no error of the estimate makes that fit
 PROMPT_TOKENS = 256  # of a grpo row, beside the completion: an assumption
+UNPACKED = 1024  # tokens of a row without max_length: an assumption
+LIBRARIES = 600_000_000  # bytes of a process with torch, transformers and TRL before it has a model
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,18 @@ class Size:
     depth: int
     vocab_size: int
     preset: str
+    heads: int
+
+    @property
+    def parameters(self) -> Parameters:
+        return parameters(self.depth, self.vocab_size, self.preset, self.heads)
 
     @property
     def bytes(self) -> Bytes:
-        return memory(parameters(self.depth, self.vocab_size, self.preset))["total"]
+        return memory(self.parameters)["total"]
+
+    def micro_batch(self, batch: MicroBatch) -> int:
+        return micro_batch_bytes(self.parameters, self.depth, self.vocab_size, self.heads, batch)
 
 
 def quick(recipes: dict[str, Recipe], todo: list[str]) -> list[Result]:
@@ -57,7 +65,8 @@ def model_size(recipes: dict[str, Recipe]) -> Size | None:
     if "tokenizer" not in recipes or "pretrain" not in recipes:
         return None
     pretrain = recipes["pretrain"].settings
-    return Size(pretrain.depth, recipes["tokenizer"].settings.vocab_size, pretrain.preset)
+    heads = pretrain.num_attention_heads or num_attention_heads(pretrain.depth)
+    return Size(pretrain.depth, recipes["tokenizer"].settings.vocab_size, pretrain.preset, heads)
 
 
 def memory_enough(stage: str, recipe: Recipe, size: Size, too_much: float = 1.0) -> Result:
@@ -68,16 +77,13 @@ def memory_enough(stage: str, recipe: Recipe, size: Size, too_much: float = 1.0)
     import torch
 
     cuda = torch.cuda.is_available()
-    args = recipe.training
-    rows = args.per_device_train_batch_size
-    length = PROMPT_TOKENS + args.max_completion_length if stage == "grpo" else args.max_length
-    compiled = bool(getattr(args, "torch_compile", False))
-    values = COPIES_OF_LOGITS[compiled] * 4 * size.vocab_size
-    values += VALUES_PER_CHANNEL[compiled] * (2 if cuda else 4) * size.depth * 64 * size.depth
-    need, free = size.bytes.total + rows * length * values, available_memory(cuda)
+    batch, cache = work_of(stage, recipe, multiplies_bf16("cuda" if cuda else "cpu") is not None)
+    cached = cache_bytes(size.depth, cache, batch.length)
+    need, free = needed(size, batch, cache), available_memory(cuda)
     figure = (
         f"about {gigabytes(need)} of {gigabytes(free)} free: weights, gradients and optimizer "
-        f"{gigabytes(size.bytes.total)}, {rows} rows x {length} tokens {gigabytes(need - size.bytes.total)}"
+        f"{gigabytes(size.bytes.total)}, {batch.rows} rows x {batch.length} tokens "
+        f"{gigabytes(size.micro_batch(batch))}{f', keys and values {gigabytes(cached)}' if cache else ''}"
     )
     fix = "lower per_device_train_batch_size; a step stays as large"
     if need > too_much * free:
@@ -85,6 +91,25 @@ def memory_enough(stage: str, recipe: Recipe, size: Size, too_much: float = 1.0)
     if need > 0.8 * free:
         return Result("warn", stage, "memory", figure, f"above 80% of it; if it runs out, {fix}")
     return Result("ok", stage, "memory", figure)
+
+
+def needed(size: Size, batch: MicroBatch, sequences: int) -> int:
+    """Bytes at the peak of one process: its state, a micro-batch, what it generates, and the libraries."""
+    return size.bytes.total + size.micro_batch(batch) + cache_bytes(size.depth, sequences, batch.length) + LIBRARIES
+
+
+def work_of(stage: str, recipe: Recipe, bf16: bool) -> tuple[MicroBatch, int]:
+    """A micro-batch of the stage, and how many sequences it generates at once. bf16: whether that is its `auto`."""
+    args = recipe.training
+    rows = args.per_device_train_batch_size
+    length = PROMPT_TOKENS + args.max_completion_length if stage == "grpo" else args.max_length or UNPACKED
+    wanted = getattr(args, "mixed_precision", "auto") if stage == "pretrain" else getattr(args, "bf16", None)
+    in_bf16 = bf16 if wanted in ("auto", None) else wanted in ("bf16", True)
+    checkpointing = bool(getattr(args, "gradient_checkpointing", False))
+    batch = MicroBatch(rows, length, in_bf16, bool(getattr(args, "torch_compile", False)), checkpointing)
+    if stage != "grpo":
+        return batch, 0
+    return batch, recipe.step_batch.value * recipe.step_batch.completions
 
 
 def available_memory(cuda: bool) -> int:

@@ -345,7 +345,7 @@ def test_quick_knows_memory_and_disk_of_the_stages_to_do(doctor):
 def test_memory_counts_what_the_preset_adds(doctor):
     sizes = [resources.model_size(run_recipes(f"pretrain.preset={preset}")) for preset in ("classic", "modern")]
     classic, modern = (size.bytes.weights // 4 for size in sizes)
-    assert modern == classic + 1024 * 128 + 12 + 4  # values of every token, one head's gate, scalars
+    assert modern == classic + 1024 * 128 + 12 * 4 + 4  # values of every token, one head's gate, scalars
 
 
 def test_a_run_is_refused_only_for_want_of_several_times_the_memory(doctor, monkeypatch, capsys):
