@@ -48,11 +48,12 @@ from nanohf.train.pretrain_horizon import Horizon, derive_horizon, kept_horizon
 from nanohf.train.pretrain_loop import build_model, pretrain
 from nanohf.train.resuming import chosen_checkpoint, warn_of_changed_data
 from nanohf.train.sample import text_sample
+from nanohf.train.together import together
 
 
 def main(argv: list[str]) -> None:
     recipe = load_recipe("pretrain", argv)
-    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir), together(recipe):
         work(recipe)
 
 
