@@ -49,6 +49,23 @@ class ReplicatedShards:
         for work in sent:
             work.wait()
 
+    def collect(self, p: torch.Tensor, like: torch.Tensor, mine: torch.Tensor) -> torch.Tensor | None:
+        """The parts of all ranks as one tensor on rank 0, in the shape of `like`; None on the others, which send theirs.
+
+        All ranks call it alike.
+        """
+        if self.rank:
+            if mine.numel():
+                dist.send(mine.contiguous(), dst=0)
+            return None
+        whole = torch.empty_like(like, memory_format=torch.contiguous_format)
+        for rank, part in enumerate(self.parts(p, whole)):
+            if rank == 0:
+                part.copy_(mine)
+            elif part.numel():
+                dist.recv(part, src=rank)
+        return whole
+
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """The rows that lie on this process."""

@@ -119,7 +119,7 @@ def open_accelerator(recipe: Recipe) -> Accelerator:
         project_config=ProjectConfiguration(logging_dir=str(recipe.run_dir / "logs/pretrain")),  # of TensorBoard
     )
     require_all_processes(accelerator.num_processes)
-    use_onednn()
+    use_onednn(accelerator.device.type)
     check_fsdp2(accelerator, config)
     settings = without_credentials(vars(config))
     space = {"trackio": {"space_id": config.trackio_space_id}} if config.trackio_space_id else {}

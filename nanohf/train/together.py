@@ -23,7 +23,7 @@ from nanohf.recipe.loading import Recipe
 from nanohf.runs import run_folder as runs
 from nanohf.runs.lock import run_folder_made
 
-SEEN_WITHIN = 15.0  # seconds until what one machine has written is seen by the others
+SEEN_WITHIN = 5.0  # seconds until what one machine has written is seen by the others
 LOOK_EVERY = 0.5
 MEETING = timedelta(minutes=10)  # the launcher waits as long for the machines themselves
 

@@ -1,4 +1,4 @@
-"""Two machines on loopback, two processes each: they share a disk, or are refused on both within half a minute."""
+"""Two machines on loopback, two processes each: they share a disk, or both are refused at once."""
 
 import json
 import os
@@ -120,7 +120,7 @@ def test_two_machines_without_a_shared_disk_are_refused(tmp_path, launched):
         cwd.mkdir()
     started = by_run(cwds, "--until", "pretrain") if launched == "run" else by_launch(cwds, "tokenizer")
     wait_for(cwds[0], "runs/*/.sign-*", started)
-    statuses, outputs = ended(started, 30)  # from where they meet; how long it takes to import torch is another matter
+    statuses, outputs = ended(started, 60)  # 5 seconds, and what starved machines take to import torch and to end
     assert all(statuses), outputs
     assert all("must be on a disk that all machines share" in output for output in outputs), outputs
     if launched == "run":

@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import two_processes
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -21,10 +22,13 @@ from nanohf.errors import RecipeError
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.hardware.device import check_fsdp2, refuse_fsdp
 from nanohf.optim import muon
+from nanohf.recipe.loading import load_recipe
 from nanohf.recipe.schemas import PretrainConfig
 from nanohf.runs.run_folder import OPTIMIZER
+from nanohf.stages import sft
 from nanohf.stages import tokenizer as tokenizer_stage
 from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
+from nanohf.train.trl_arguments import training_arguments
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
@@ -106,6 +110,8 @@ def test_two_processes_are_one(runs, single, name, kind):
         assert found["carried"]
         assert found["same"], "a resumed run ends with the weights of an uninterrupted one"
     assert sum(found["state"] for found in ranks) == one["state"]
+    assert [found["collected"] for found in ranks] == [one["state"], 0], "rank 0 alone holds what is to be written"
+    assert ranks[1]["packed"] < 100, "step counts at most"
     assert one["losses"][-1] < 0.7 * one["losses"][0]
 
 
@@ -200,7 +206,15 @@ def test_what_fsdp2_cannot_do_is_said():
         check_fsdp2(SimpleNamespace(is_fsdp2=True), PretrainConfig())
 
 
-@pytest.mark.parametrize("check", [refuse_fsdp, lambda accelerator: check_fsdp2(accelerator, PretrainConfig())])
-def test_fsdp1_is_refused_and_by_other_stages_fsdp2_too(check):
+def test_fsdp1_is_refused_and_by_other_stages_fsdp2_too(monkeypatch, tmp_path):
+    """By these before anything is tokenised; by whichever way it was asked for."""
+    refuse_fsdp()
+    recipe = load_recipe("sft", ["--config", str(ROOT / "recipes/demo/sft.yaml")])
     with pytest.raises(RecipeError, match="by the pretrain stage only"):
-        check(SimpleNamespace(is_fsdp2=False, distributed_type=DistributedType.FSDP))
+        training_arguments(replace(recipe, trl=replace(recipe.trl, fsdp="full_shard")), str(tmp_path))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(RecipeError, match="by the pretrain stage only"):
+        check_fsdp2(SimpleNamespace(is_fsdp2=False), PretrainConfig())
+    with pytest.raises(RecipeError, match="by the pretrain stage only"):
+        sft.main(["--config", str(ROOT / "recipes/demo/sft.yaml"), "--run_dir", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, DistributedType, PartialState
+from accelerate.utils import broadcast_object_list
+from torch.distributed.tensor import DTensor
 
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim import muon
@@ -76,6 +78,10 @@ def train(folder: Path, passes: int = 1, **settings) -> dict:
     weights = accelerator.get_state_dict(model)
     own = state_elements(optimizer)
     named = named_state(optimizer.optimizer, accelerator.unwrap_model(model))
+    collected = sum(t.numel() for name, t in named.items() if not name.endswith(".step"))
+    packed = optimizer.state_dict()["state"].values()
+    packed = sum(t.numel() for kept in packed for t in kept.values() if not isinstance(t, DTensor))
+    (named,) = broadcast_object_list([named])
 
     accelerator.free_memory()
     resumed, again = prepared(accelerator, **settings)
@@ -88,7 +94,7 @@ def train(folder: Path, passes: int = 1, **settings) -> dict:
     after = steps(accelerator, resumed, again, range(10, 20), passes)
     same = all(torch.equal(t, weights[name]) for name, t in accelerator.get_state_dict(resumed).items())
     found = {"losses": losses, "resumed": after, "same": same, "state": own, "type": str(accelerator.distributed_type)}
-    found |= {"world_size": accelerator.num_processes}
+    found |= {"world_size": accelerator.num_processes, "collected": collected, "packed": packed}
     found |= {"named": {name: t.double().norm().item() for name, t in named.items()}, "carried": came_over}
     (folder / f"found-{accelerator.process_index}.json").write_text(json.dumps(found))
     return found
