@@ -81,6 +81,8 @@ def work(
     stages, run_dir = list(recipes), next(iter(recipes.values())).run_dir
     todo = [stage for stage in stages if first or not runs.is_done(run_dir, stage)]
     check_batches(recipes, todo, launched_by(launcher), bool(first))
+    if accelerate_settings(launcher).get("distributed_type") == "FSDP" and any(recipes[s].trl_config for s in todo):
+        raise RecipeError("FSDP is for the pretrain stage only: add --until pretrain, and run the others without it")
     check(recipes, todo)
 
     for stage in STAGES[STAGES.index(first) :] if first and not machine else ():

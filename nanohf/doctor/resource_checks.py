@@ -1,7 +1,10 @@
 """The cheap part: is there enough memory and disk? Formulas only, no model and no data."""
 
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
+from functools import cache
 
 from nanohf.doctor.check_result import Result, attempt
 from nanohf.recipe.loading import Recipe
@@ -87,12 +90,19 @@ def memory_enough(stage: str, recipe: Recipe, size: Size, too_much: float = 1.0)
     return Result("ok", stage, "memory", figure)
 
 
+@cache
 def available_memory(cuda: bool) -> int:
-    """Bytes free now: the GPU's, or the machine's."""
-    import psutil
-    import torch
+    """Bytes free now: the GPU's, or the machine's.
 
-    return torch.cuda.mem_get_info()[0] if cuda else psutil.virtual_memory().available
+    The GPU is asked by a process of its own: a CUDA context takes half a gigabyte of it, as long as its process lives,
+    and that of `nanohf run` lives as long as all stages.
+    """
+    import psutil
+
+    if not cuda:
+        return psutil.virtual_memory().available
+    asked = [sys.executable, "-c", "import torch; print(torch.cuda.mem_get_info()[0])"]
+    return int(subprocess.run(asked, check=True, capture_output=True, text=True).stdout)
 
 
 def disk_enough(recipes: dict[str, Recipe], size: Size, todo: list[str]) -> Result:

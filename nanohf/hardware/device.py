@@ -146,16 +146,13 @@ def peak_memory(device_type: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of macOS, in bytes
 
 
-NO_FSDP = (
-    "FSDP is supported by the pretrain stage only, in version 2. Use accelerate_configs/ddp.yaml: every GPU holds the "
-    "whole model."
-)
-
-
-def refuse_fsdp() -> None:
+def refuse_fsdp(by_the_recipe: object = None) -> None:
     """For the stages whose saving and generating would have to gather sharded parameters first."""
-    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
-        raise RecipeError(NO_FSDP)
+    if by_the_recipe or parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        raise RecipeError(
+            "FSDP is supported by the pretrain stage only, in version 2. Use accelerate_configs/ddp.yaml: every GPU "
+            "holds the whole model."
+        )
 
 
 def check_fsdp2(accelerator, config) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import AutoTokenizer
 
 from nanohf import console
@@ -121,6 +122,8 @@ def open_accelerator(recipe: Recipe) -> Accelerator:
     require_all_processes(accelerator.num_processes)
     use_onednn(accelerator.device.type)
     check_fsdp2(accelerator, config)
+    if accelerator.is_fsdp2:  # autocast alone casts, as without sharding; FSDP would make a bf16 residual stream
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
     settings = without_credentials(vars(config))
     space = {"trackio": {"space_id": config.trackio_space_id}} if config.trackio_space_id else {}
     accelerator.init_trackers("nanohf", {key: str(value) for key, value in settings.items()}, init_kwargs=space)

@@ -34,7 +34,7 @@ def training_arguments(recipe: Recipe, output_dir: str, use_cpu: bool = False) -
             the batch evenly.
     """
     check_vllm(recipe)
-    refuse_fsdp()
+    refuse_fsdp(recipe.trl.fsdp)
     batch = shared_batch(recipe, Path(output_dir), launched_processes())
     settings = asdict(recipe.trl)
     settings |= {"per_device_train_batch_size": batch.rows, "gradient_accumulation_steps": batch.accumulation}
@@ -49,7 +49,6 @@ def training_arguments(recipe: Recipe, output_dir: str, use_cpu: bool = False) -
         args = CONFIGS[recipe.trl_config or ""](**settings)
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{recipe.path}: {error}") from error
-    refuse_fsdp()  # by the recipe
     require_all_processes(args.world_size)
     return args
 
