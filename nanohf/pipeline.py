@@ -75,7 +75,11 @@ def run(
 
 
 def work(
-    recipes: dict[str, Recipe], arguments: dict[str, list[str]], launcher: list[str], first: str | None, machine: int = 0
+    recipes: dict[str, Recipe],
+    arguments: dict[str, list[str]],
+    launcher: list[str],
+    first: str | None,
+    machine: int = 0,
 ) -> int:
     """The stages, in a folder that is ours alone. Of several machines the first one alone changes it."""
     stages, run_dir = list(recipes), next(iter(recipes.values())).run_dir

@@ -70,7 +70,7 @@ def multiplies_bf16(device_type: str) -> str | None:
 
 
 def use_onednn(device_type: str) -> None:
-    """fp32 products on the CPU by oneDNN instead of MKL, 2.2x as fast on an AMD EPYC with AVX-512, where they stay fp32.
+    """fp32 products on the CPU by oneDNN, not MKL, 2.2x as fast on an AMD EPYC with AVX-512, where they stay fp32.
 
     torch takes oneDNN only if it may round to bf16. Without AMX oneDNN does not: a product of numbers that only fp32
     can hold is tried, and if it comes out rounded, all stays as it was. Where a GPU does the work, nothing changes: the

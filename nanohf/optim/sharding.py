@@ -50,10 +50,7 @@ class ReplicatedShards:
             work.wait()
 
     def collect(self, p: torch.Tensor, like: torch.Tensor, mine: torch.Tensor) -> torch.Tensor | None:
-        """The parts of all ranks as one tensor on rank 0, in the shape of `like`; None on the others, which send theirs.
-
-        All ranks call it alike.
-        """
+        """Of all ranks' parts, on rank 0, one tensor in the shape of `like`; on the others None. All ranks call it."""
         if self.rank:
             if mine.numel():
                 dist.send(mine.contiguous(), dst=0)

@@ -41,7 +41,7 @@ def together(recipe: Recipe) -> Iterator[None]:
     if machines == 1:
         yield
         return
-    store = PrefixStore("nanohf", next(rendezvous("env://", timeout=MEETING))[0])  # type: ignore[no-untyped-call]
+    store = PrefixStore("nanohf", next(rendezvous("env://", timeout=MEETING))[0])
     speaks = os.environ["LOCAL_RANK"] == "0"  # one of each machine
     if not speaks:
         store.wait(["go"])  # where a machine is refused, the launcher ends this process

@@ -68,9 +68,9 @@ def unguarded(source: str) -> list[str]:
     found: list[str] = []
 
     def visit(node: ast.AST, guarded: bool) -> None:
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "torch.cuda":
-            if not guarded and node.attr not in ASKED_ANYWHERE:
-                found.append(ast.unparse(node))
+        is_use = isinstance(node, ast.Attribute) and ast.unparse(node.value) == "torch.cuda"
+        if is_use and not guarded and node.attr not in ASKED_ANYWHERE:
+            found.append(ast.unparse(node))
         if isinstance(node, ast.If | ast.IfExp) and "cuda" in ast.unparse(node.test):
             then = node.body if isinstance(node.body, list) else [node.body]
             for child in ast.iter_child_nodes(node):
