@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nanohf.errors import RecipeError
+from nanohf.pipeline import run
+
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 PRETRAIN = {
@@ -126,3 +129,23 @@ def test_two_machines_without_a_shared_disk_are_refused(tmp_path, launched):
     if launched == "run":
         assert statuses == [2, 2]
     assert not list(tmp_path.glob("*/runs/*/*"))
+
+
+@pytest.mark.parametrize(
+    ("launch", "options", "says"),
+    [
+        ({"distributed_type": "MULTI_GPU"}, {}, "has no num_processes: add it, over all machines together"),
+        ({"distributed_type": "FSDP", "num_processes": 1}, {}, "FSDP is for the pretrain stage only"),
+        (
+            {"distributed_type": "MULTI_GPU", "num_processes": 4, "num_machines": 2},
+            {"from_hub": "somebody/d4"},
+            "--from-hub fetches on one machine",
+        ),
+    ],
+)
+def test_launch_files_that_are_refused(tmp_path, monkeypatch, launch, options, says):
+    monkeypatch.chdir(tmp_path)
+    Path("launch.yaml").write_text(yaml.safe_dump(launch))
+    with pytest.raises(RecipeError, match=says):
+        run(str(ROOT / "recipes/demo"), accelerate_config="launch.yaml", **options)
+    assert not Path("runs").exists()
