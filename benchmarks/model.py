@@ -60,9 +60,9 @@ def main() -> None:
         times = {name: [] for name in models}
         for _ in range(args.rounds + 1):
             for name, model in models.items():
-                torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+                torch.set_float32_matmul_precision("highest")
                 if name == "nanohf" and "oneDNN" in setting:
-                    use_onednn()
+                    use_onednn("cpu")
                 times[name].append(seconds(model, rows, setting == "bf16", clock)[0])
         report(setting, {name: rows.numel() / torch.tensor(taken[1:]) for name, taken in times.items()})
 

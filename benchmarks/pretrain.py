@@ -98,9 +98,9 @@ def measure(args) -> None:
         loader.seconds = 0.0
     for _ in range(args.rounds):
         for name, step in steps.items():
-            torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+            torch.set_float32_matmul_precision("highest")
             if name.startswith("ours"):
-                use_onednn()  # as the stage does
+                use_onednn("cpu")  # as the stage does
             started, cpu_started = time.perf_counter(), time.process_time()
             for _ in range(args.steps):
                 step()  # ends with the loss on the CPU, so nothing is left in flight

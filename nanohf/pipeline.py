@@ -55,6 +55,13 @@ def run(
     arguments = {stage: stage_arguments(folder, run_dir, stage, overrides or [], push, licence) for stage in stages}
     recipes = load_all(arguments)
     launcher = launch_command(accelerate_config)
+    machine = machine_rank(launcher)
+    if from_hub and int(accelerate_settings(launcher).get("num_machines") or 1) > 1:
+        raise RecipeError("--from-hub fetches on one machine. Run one stage there first, and then all machines without")
+    if machine:
+        console.progress(f"machine {machine}: the first one locks {run_dir}, publishes and reports")
+        with disk_full_said(run_dir):
+            return work(recipes, arguments, launcher, first, machine)
     with disk_full_said(run_dir), run_lock(run_dir):
         if from_hub:
             from nanohf.hub.fetch import fetch
@@ -67,20 +74,28 @@ def run(
         return work(recipes, arguments, launcher, first)
 
 
-def work(recipes: dict[str, Recipe], arguments: dict[str, list[str]], launcher: list[str], first: str | None) -> int:
-    """The stages, in a folder that is ours alone."""
+def work(
+    recipes: dict[str, Recipe],
+    arguments: dict[str, list[str]],
+    launcher: list[str],
+    first: str | None,
+    machine: int = 0,
+) -> int:
+    """The stages, in a folder that is ours alone. Of several machines the first one alone changes it."""
     stages, run_dir = list(recipes), next(iter(recipes.values())).run_dir
     todo = [stage for stage in stages if first or not runs.is_done(run_dir, stage)]
     check_batches(recipes, todo, launched_by(launcher), bool(first))
+    if accelerate_settings(launcher).get("distributed_type") == "FSDP" and any(recipes[s].trl_config for s in todo):
+        raise RecipeError("FSDP is for the pretrain stage only: add --until pretrain, and run the others without it")
     check(recipes, todo)
 
-    for stage in STAGES[STAGES.index(first) :] if first else ():
+    for stage in STAGES[STAGES.index(first) :] if first and not machine else ():
         if old := runs.set_aside(run_dir, stage):
             console.progress(f"{stage}: done again; the old result is in {old}")
     unpublished: list[str] = []
     for number, stage in enumerate(stages, 1):
         console.progress(f"\n[{number}/{len(stages)}] {stage}")
-        if runs.is_done(run_dir, stage):
+        if not first and runs.is_done(run_dir, stage):
             skip(recipes[stage])
         elif status := launch([*launcher, "-m", MODULES[stage], *arguments[stage]]):
             again = "the same command without --from resumes" if first else "the same command resumes"
@@ -89,8 +104,9 @@ def work(recipes: dict[str, Recipe], arguments: dict[str, list[str]], launcher: 
             return status
         elif not runs.is_done(run_dir, stage):  # told to stop, and did
             return close(run_dir, unpublished, recipes)
-        unpublished += publish(stage, recipes)
-    console.result(f"\n{write_report(run_dir)}")
+        unpublished += [] if machine else publish(stage, recipes)
+    if not machine:
+        console.result(f"\n{write_report(run_dir)}")
     return close(run_dir, unpublished, recipes)
 
 
@@ -204,6 +220,9 @@ def launch_command(path: str | None) -> list[str]:
         if not Path(path).is_file():
             ours = shipped("accelerate_configs")
             raise RecipeError(f"--accelerate-config {path} does not exist; ours are in {ours}")
+        config = read_mapping(Path(path))
+        if "num_processes" not in config and config.get("distributed_type") not in ("NO", False):
+            raise RecipeError(f"--accelerate-config {path} has no num_processes: add it, over all machines together")
         return [*launcher, path]
     import torch
 
@@ -214,11 +233,19 @@ def launch_command(path: str | None) -> list[str]:
 
 
 def launched_by(launcher: list[str]) -> int:
-    """The number of processes that a launch command starts."""
+    """The number of processes that a launch command starts, on all machines together."""
     if "--num_processes" in launcher:
         return int(launcher[launcher.index("--num_processes") + 1])
-    config = read_mapping(Path(launcher[launcher.index("--config_file") + 1]))
-    return int(config.get("num_processes") or 1)
+    return int(accelerate_settings(launcher).get("num_processes") or 1)
+
+
+def machine_rank(launcher: list[str]) -> int:
+    """Which of the machines this is: 0 is the first, and where there is one."""
+    return int(accelerate_settings(launcher).get("machine_rank") or 0)
+
+
+def accelerate_settings(launcher: list[str]) -> dict:
+    return read_mapping(Path(launcher[launcher.index("--config_file") + 1]))
 
 
 # Two libraries' habits that cost a busy CPU most of its speed (benchmarks/RESULTS.md). glibc gives large buffers back

@@ -28,9 +28,9 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def precision():
     """A stage that ran in this process may have changed how fp32 is multiplied; the next test begins as a fresh one."""
-    before = torch.backends.mkldnn.matmul.fp32_precision
+    before = torch.get_float32_matmul_precision()
     yield
-    torch.backends.mkldnn.matmul.fp32_precision = before
+    torch.set_float32_matmul_precision(before)
 
 
 @pytest.fixture(scope="session")

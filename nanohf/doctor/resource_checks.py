@@ -1,7 +1,10 @@
 """The cheap part: is there enough memory and disk? Formulas only, no model and no data."""
 
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
+from functools import cache
 
 from nanohf.doctor.check_result import Result, attempt
 from nanohf.hardware.device import multiplies_bf16
@@ -77,13 +80,14 @@ def memory_enough(stage: str, recipe: Recipe, size: Size, too_much: float = 1.0)
     import torch
 
     cuda = torch.cuda.is_available()
-    batch, cache = work_of(stage, recipe, multiplies_bf16("cuda" if cuda else "cpu") is not None)
-    cached = cache_bytes(size.depth, cache, batch.length)
-    need, free = needed(size, batch, cache), available_memory(cuda)
+    # To ask a GPU would leave a CUDA context in this process.
+    batch, sequences = work_of(stage, recipe, bf16=cuda or multiplies_bf16("cpu") is not None)
+    cached = cache_bytes(size.depth, sequences, batch.length)
+    need, free = needed(size, batch, sequences), available_memory(cuda)
     figure = (
         f"about {gigabytes(need)} of {gigabytes(free)} free: weights, gradients and optimizer "
         f"{gigabytes(size.bytes.total)}, {batch.rows} rows x {batch.length} tokens "
-        f"{gigabytes(size.micro_batch(batch))}{f', keys and values {gigabytes(cached)}' if cache else ''}"
+        f"{gigabytes(size.micro_batch(batch))}{f', keys and values {gigabytes(cached)}' if sequences else ''}"
     )
     fix = "lower per_device_train_batch_size; a step stays as large"
     if need > too_much * free:
@@ -112,12 +116,19 @@ def work_of(stage: str, recipe: Recipe, bf16: bool) -> tuple[MicroBatch, int]:
     return batch, recipe.step_batch.value * recipe.step_batch.completions
 
 
+@cache
 def available_memory(cuda: bool) -> int:
-    """Bytes free now: the GPU's, or the machine's."""
-    import psutil
-    import torch
+    """Bytes free now: the GPU's, or the machine's.
 
-    return torch.cuda.mem_get_info()[0] if cuda else psutil.virtual_memory().available
+    The GPU is asked by a process of its own: a CUDA context takes half a gigabyte of it, as long as its process lives,
+    and that of `nanohf run` lives as long as all stages.
+    """
+    import psutil
+
+    if not cuda:
+        return psutil.virtual_memory().available
+    asked = [sys.executable, "-c", "import torch; print(torch.cuda.mem_get_info()[0])"]
+    return int(subprocess.run(asked, check=True, capture_output=True, text=True).stdout)
 
 
 def disk_enough(recipes: dict[str, Recipe], size: Size, todo: list[str]) -> Result:

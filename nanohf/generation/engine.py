@@ -58,10 +58,12 @@ class Engine:
         top_k: int = 50,
         seed: int = 0,
         on_token: Callable[[int, int, bool], None] | None = None,
+        first_row: int = 0,
     ) -> list[list[Completion]]:
         """`num_samples` completions of each prompt (token ids), the stop token included where one was reached.
 
-        A row's tokens depend on its prompt, `seed` and its place among the rows, not on its neighbours' content.
+        A row's tokens depend on its prompt, `seed` and its place among the rows, not on its neighbours' content. The
+        places are counted from `first_row` on: processes that share out the rows draw what one would have drawn.
         It is cut off after max_new_tokens, or where prompt and completion fill the model's max_position_embeddings.
         temperature 0 is greedy, top_k 0 is none. on_token(row, id, sampled) is called as tokens come, for streaming.
 
@@ -71,16 +73,16 @@ class Engine:
         training = self.model.training
         self.model.eval()
         try:
-            return self._generate(prompts, num_samples, max_new_tokens, temperature, top_k, seed, on_token)
+            return self._generate(prompts, num_samples, max_new_tokens, temperature, top_k, seed, on_token, first_row)
         finally:
             self.model.train(training)
 
-    def _generate(self, prompts, num_samples, max_new_tokens, temperature, top_k, seed, on_token):
+    def _generate(self, prompts, num_samples, max_new_tokens, temperature, top_k, seed, on_token, first_row):
         device = self.model.device
         rows = len(prompts) * num_samples
         completions = [Completion() for _ in range(rows)]
         forced: list[list[int]] = [[] for _ in range(rows)]
-        uniforms = torch.stack([_uniforms(seed, row, max_new_tokens) for row in range(rows)]).to(device)
+        uniforms = torch.stack([_uniforms(seed, first_row + row, max_new_tokens) for row in range(rows)]).to(device)
 
         lengths = [len(prompt) for prompt in prompts]
         limits = [limit for limit in self._limits(lengths, max_new_tokens) for _ in range(num_samples)]  # of each row

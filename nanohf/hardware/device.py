@@ -69,17 +69,20 @@ def multiplies_bf16(device_type: str) -> str | None:
     return "AVX-512 BF16" if device_type == "cpu" and torch.cpu._is_avx512_bf16_supported() else None
 
 
-def use_onednn() -> None:
-    """fp32 products by oneDNN instead of MKL, 2.2x as fast on an AMD EPYC with AVX-512, where they stay fp32.
+def use_onednn(device_type: str) -> None:
+    """fp32 products on the CPU by oneDNN, not MKL, 2.2x as fast on an AMD EPYC with AVX-512, where they stay fp32.
 
     torch takes oneDNN only if it may round to bf16. Without AMX oneDNN does not: a product of numbers that only fp32
-    can hold is tried, and if it comes out rounded, all stays as it was.
+    can hold is tried, and if it comes out rounded, all stays as it was. Where a GPU does the work, nothing changes: the
+    same setting would have it multiply in TF32.
     """
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # torch declares its neighbours only
-    matmul.fp32_precision = "bf16"
+    if device_type != "cpu":
+        return
+    # Not backends.mkldnn.matmul.fp32_precision: after that get_float32_matmul_precision raises, and inductor calls it.
+    torch.set_float32_matmul_precision("medium")
     x = torch.eye(256) * (1 + 2**-11)
     if not torch.equal(x @ x, torch.eye(256) * (1 + 2**-11) ** 2):
-        matmul.fp32_precision = "ieee"
+        torch.set_float32_matmul_precision("highest")
 
 
 def launched_processes() -> int:
@@ -102,13 +105,19 @@ def require_all_processes(found: int) -> None:
 def compiled(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """torch.compile, or the model as it is where the machine has no compiler for the device it is going to run on."""
     try:
-        torch.compile(torch.neg)(torch.ones(2, device=device))
+        torch.compile(_trial)(torch.ones(64, 64, device=device, requires_grad=True)).backward()
     except Exception as error:  # a missing compiler, header or Triton: each has an exception of its own
         console.progress(
             f"torch_compile: not on this machine ({str(error).strip().splitlines()[0]}); it trains without"
         )
         return model
     return torch.compile(model, dynamic=False)  # type: ignore[return-value]  # a module, declared as a function
+
+
+def _trial(x: torch.Tensor) -> torch.Tensor:
+    """What a model's kernels are made of: a product, bf16, powers, functions, sums, and all of it backwards."""
+    rows = torch.nn.functional.rms_norm((x @ x).bfloat16(), x.shape[-1:])
+    return torch.nn.functional.cross_entropy(rows.float().tanh(), torch.zeros_like(x[0], dtype=torch.long))
 
 
 def device_name(device: torch.device) -> str:
@@ -137,9 +146,9 @@ def peak_memory(device_type: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of macOS, in bytes
 
 
-def refuse_fsdp(accelerator) -> None:
+def refuse_fsdp(by_the_recipe: object = None) -> None:
     """For the stages whose saving and generating would have to gather sharded parameters first."""
-    if "FSDP" in str(accelerator.distributed_type):
+    if by_the_recipe or parse_flag_from_env("ACCELERATE_USE_FSDP"):
         raise RecipeError(
             "FSDP is supported by the pretrain stage only, in version 2. Use accelerate_configs/ddp.yaml: every GPU "
             "holds the whole model."
@@ -149,7 +158,7 @@ def refuse_fsdp(accelerator) -> None:
 def check_fsdp2(accelerator, config) -> None:
     """For the pretrain stage: what of its recipe works without sharding only."""
     if not accelerator.is_fsdp2:
-        refuse_fsdp(accelerator)
+        refuse_fsdp()
     elif config.torch_compile:
         raise RecipeError(
             "torch_compile=true does not go with FSDP. Set it to false, or use accelerate_configs/ddp.yaml."

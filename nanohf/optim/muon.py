@@ -83,8 +83,8 @@ class MuonAdamW(torch.optim.Optimizer):
         groups: as any torch optimizer takes them. kind "muon": 2-D parameters, momentum, nesterov, and normuon, the
             beta2 of `normalize_rows` (0: off). kind "adamw": any shape, betas, eps.
         sharded: split work and state between the processes of the default group, where there is one. state_dict must
-            then be called by all of them; it gives each the whole state, on the CPU, which any number of processes can
-            load. DTensors (FSDP2) are split already; there sharded changes nothing.
+            then be called by all of them; it gives rank 0 the whole state, on the CPU, and the others none. Any number
+            of processes can load it. DTensors (FSDP2) are split already; there sharded changes nothing.
 
     Raises:
         ValueError: an unknown kind, or a parameter in a muon group that is not a matrix.
@@ -187,8 +187,10 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def state_dict(self) -> dict:
         packed = super().state_dict()
-        split = self.state and self.shards
-        return packed | {"state": self._each_state(packed, self._gather)} if split else packed
+        if not (self.state and self.shards):
+            return packed
+        state = self._each_state(packed, self._collected)
+        return packed | {"state": {} if self.shards.rank else state}
 
     def load_state_dict(self, state_dict: dict) -> None:
         if state_dict["state"] and self.shards:
@@ -205,12 +207,10 @@ class MuonAdamW(torch.optim.Optimizer):
                     state[i] = {k: change(p, likes[k], t) if k in likes else t for k, t in packed["state"][i].items()}
         return state
 
-    def _gather(self, p: torch.Tensor, like: torch.Tensor, mine: torch.Tensor) -> torch.Tensor:
+    def _collected(self, p: torch.Tensor, like: torch.Tensor, mine: torch.Tensor) -> torch.Tensor | None:
         assert self.shards is not None
-        whole = torch.empty_like(like, memory_format=torch.contiguous_format)
-        self.mine(p, whole).copy_(mine)
-        self.shards.share([(p, whole)])
-        return whole.cpu()
+        whole = self.shards.collect(p, like, mine)
+        return None if whole is None else whole.cpu()
 
 
 def gradient(p: torch.Tensor) -> torch.Tensor:

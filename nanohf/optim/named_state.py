@@ -4,6 +4,7 @@ Moments and step counts only; learning rates and everything else in the groups b
 """
 
 import torch
+import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from nanohf.optim.muon import MuonAdamW, state_like
@@ -12,12 +13,17 @@ from nanohf.optim.muon import MuonAdamW, state_like
 def named_state(optimizer: MuonAdamW, model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The whole state on the CPU, as {"PARAMETER.KIND": tensor}: lm_head.weight.exp_avg, a scalar for .step.
 
-    Where the state is split between processes, all of them must call it.
+    Where the state is split between processes, all of them must call it, and rank 0 alone gets it.
     """
     names = {p: name for name, p in model.named_parameters()}
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    state = optimizer.state_dict()["state"]
-    return {f"{names[params[i]]}.{kind}": whole(t) for i, kept in state.items() for kind, t in kept.items()}
+    state, named = optimizer.state_dict()["state"], {}
+    for i, kept in state.items():
+        for kind, tensor in kept.items():
+            collected = whole(tensor)
+            if not (isinstance(tensor, DTensor) and dist.get_rank()):
+                named[f"{names[params[i]]}.{kind}"] = collected
+    return named
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -49,6 +49,20 @@ class ReplicatedShards:
         for work in sent:
             work.wait()
 
+    def collect(self, p: torch.Tensor, like: torch.Tensor, mine: torch.Tensor) -> torch.Tensor | None:
+        """Of all ranks' parts, on rank 0, one tensor in the shape of `like`; on the others None. All ranks call it."""
+        if self.rank:
+            if mine.numel():
+                dist.send(mine.contiguous(), dst=0)
+            return None
+        whole = torch.empty_like(like, memory_format=torch.contiguous_format)
+        for rank, part in enumerate(self.parts(p, whole)):
+            if rank == 0:
+                part.copy_(mine)
+            elif part.numel():
+                dist.recv(part, src=rank)
+        return whole
+
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """The rows that lie on this process."""

@@ -34,7 +34,7 @@ def run_lock(run_dir: str | Path) -> Iterator[None]:
         RecipeError: another process is at work in it, or was on another host.
     """
     run_dir = Path(run_dir)
-    with _folder(run_dir), _held(run_dir / RUN) as token:
+    with run_folder_made(run_dir), _held(run_dir / RUN) as token:
         with _held(run_dir / STAGE):
             pass  # a stage whose `nanohf run` was killed may still be at work
         os.environ[TOKEN] = token
@@ -55,7 +55,7 @@ def stage_lock(run_dir: str | Path) -> Iterator[None]:
         yield
         return
     run_dir = Path(run_dir)
-    with _folder(run_dir), ExitStack() as locks:
+    with run_folder_made(run_dir), ExitStack() as locks:
         if os.environ.get(TOKEN) is None or _holder(run_dir / RUN).get("token") != os.environ[TOKEN]:
             locks.enter_context(_held(run_dir / RUN))
         locks.enter_context(_held(run_dir / STAGE))
@@ -63,8 +63,8 @@ def stage_lock(run_dir: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def _folder(run_dir: Path) -> Iterator[None]:
-    """The folder is there; what is still empty in the end and was not there before is removed."""
+def run_folder_made(run_dir: Path) -> Iterator[None]:
+    """Within it the folder is there; what is still empty in the end and was not there before is removed."""
     new = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     try:
         run_dir.mkdir(parents=True, exist_ok=True)

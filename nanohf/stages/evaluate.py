@@ -30,14 +30,14 @@ from nanohf.runs.disk_full import disk_full_said
 from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.render import readable
 from nanohf.tokenizer.train_bpe import encode_documents, token_bytes
+from nanohf.train.together import together
 
 
 def main(argv: list[str]) -> None:
     recipe = load_recipe("evaluate", argv)
-    if not console.is_first():
-        return
-    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
-        work(recipe)
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir), together(recipe):
+        if console.is_first():
+            work(recipe)
 
 
 def work(recipe: Recipe) -> None:

@@ -34,6 +34,7 @@ from nanohf.train.grpo.trainer import WordProblemTrainer
 from nanohf.train.lora import merged, with_lora
 from nanohf.train.positions import cover
 from nanohf.train.post_training import Progress, figures_of, keep_logs, make_optimizer, resumed, save, train
+from nanohf.train.together import together
 from nanohf.train.trl_arguments import training_arguments
 
 FRESH = 1_000_003  # added to the seed, for samples by which no step was chosen
@@ -41,7 +42,7 @@ FRESH = 1_000_003  # added to the seed, for samples by which no step was chosen
 
 def main(argv: list[str]) -> None:
     recipe = load_recipe("grpo", argv)
-    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir), together(recipe):
         work(recipe)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import AutoTokenizer
 
 from nanohf import console
@@ -48,11 +49,12 @@ from nanohf.train.pretrain_horizon import Horizon, derive_horizon, kept_horizon
 from nanohf.train.pretrain_loop import build_model, pretrain
 from nanohf.train.resuming import chosen_checkpoint, warn_of_changed_data
 from nanohf.train.sample import text_sample
+from nanohf.train.together import together
 
 
 def main(argv: list[str]) -> None:
     recipe = load_recipe("pretrain", argv)
-    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir), together(recipe):
         work(recipe)
 
 
@@ -118,8 +120,10 @@ def open_accelerator(recipe: Recipe) -> Accelerator:
         project_config=ProjectConfiguration(logging_dir=str(recipe.run_dir / "logs/pretrain")),  # of TensorBoard
     )
     require_all_processes(accelerator.num_processes)
-    use_onednn()
+    use_onednn(accelerator.device.type)
     check_fsdp2(accelerator, config)
+    if accelerator.is_fsdp2:  # autocast alone casts, as without sharding; FSDP would make a bf16 residual stream
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
     settings = without_credentials(vars(config))
     space = {"trackio": {"space_id": config.trackio_space_id}} if config.trackio_space_id else {}
     accelerator.init_trackers("nanohf", {key: str(value) for key, value in settings.items()}, init_kwargs=space)

@@ -42,13 +42,14 @@ from nanohf.train.post_training import (
 )
 from nanohf.train.prepared_rows import prepared_rows
 from nanohf.train.sample import chat_sample
+from nanohf.train.together import together
 from nanohf.train.trainer_guards import GuardedTrainer
 from nanohf.train.trl_arguments import training_arguments
 
 
 def main(argv: list[str]) -> None:
     recipe = load_recipe("sft", argv)
-    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir), together(recipe):
         work(recipe)
 
 

@@ -16,16 +16,16 @@ from nanohf.runs import run_folder as runs
 from nanohf.runs.disk_full import disk_full_said
 from nanohf.runs.lock import stage_lock
 from nanohf.tokenizer.train_bpe import capped, measure, train_tokenizer
+from nanohf.train.together import together
 
 SENTENCE = "There is a lamp in the kitchen."  # as in model_cards/
 
 
 def main(argv: list[str]) -> None:
     recipe = load_recipe("tokenizer", argv)
-    if not console.is_first():
-        return
-    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir):
-        work(recipe)
+    with disk_full_said(recipe.run_dir), stage_lock(recipe.run_dir), together(recipe):
+        if console.is_first():
+            work(recipe)
 
 
 def work(recipe: Recipe) -> None:

@@ -12,7 +12,7 @@ from transformers.trainer import OPTIMIZER_NAME
 
 from nanohf import console
 from nanohf.data.source_state import source_state
-from nanohf.hardware.device import device_name, peak_memory, refuse_fsdp, use_onednn
+from nanohf.hardware.device import device_name, peak_memory, use_onednn
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.muon import MuonAdamW
 from nanohf.recipe.post_training_schemas import RATES, ChatConfig, PostTrainingConfig
@@ -93,7 +93,7 @@ def train(trainer: GuardedTrainer, newest: Path | None) -> dict:
 
     Returns minutes, tokens and tokens/s of this process's work: a resumed stage counts from where it resumed.
     """
-    use_onednn()  # TRL keeps the head in fp32
+    use_onednn(trainer.accelerator.device.type)  # TRL keeps the head in fp32
     started = time.perf_counter()
     if newest and (done := TrainerState.load_from_json(str(newest / TRAINER_STATE))).global_step >= done.max_steps:
         console.progress(f"trained already: {newest.name}")  # resuming a finished training would take one step more
@@ -123,7 +123,6 @@ class Progress(TrainerCallback):
 
     @classmethod
     def attach(cls, trainer: Trainer) -> "Progress":
-        refuse_fsdp(trainer.accelerator)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(progress := cls())
         return progress

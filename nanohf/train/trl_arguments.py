@@ -13,7 +13,7 @@ import torch
 from trl import GRPOConfig, SFTConfig
 
 from nanohf.errors import RecipeError
-from nanohf.hardware.device import device_type, launched_processes, multiplies_bf16, require_all_processes
+from nanohf.hardware.device import device_type, launched_processes, multiplies_bf16, refuse_fsdp, require_all_processes
 from nanohf.recipe.loading import Recipe
 from nanohf.recipe.trl_keys import FILE, KINDS
 from nanohf.recipe.values import kinds_of
@@ -23,24 +23,27 @@ from nanohf.train.resuming import Batch
 CONFIGS = {"SFTConfig": SFTConfig, "GRPOConfig": GRPOConfig}
 
 
-def training_arguments(recipe: Recipe, output_dir: str) -> SFTConfig | GRPOConfig:
+def training_arguments(recipe: Recipe, output_dir: str, use_cpu: bool = False) -> SFTConfig | GRPOConfig:
     """TRL's config for a stage. Pushing is off: a finished stage is pushed once, with its card, by nanohf.hub.
 
     The accumulation is what gives a step the recipe's batch, or the batch of the checkpoints in output_dir, with the
-    processes there are.
+    processes there are. use_cpu: to check the values only, without a CUDA context in this process.
 
     Raises:
-        RecipeError: TRL refuses a value, or a combination of them; vLLM without a GPU; the processes cannot share the
-            batch evenly.
+        RecipeError: TRL refuses a value, or a combination of them; vLLM without a GPU; FSDP; the processes cannot share
+            the batch evenly.
     """
     check_vllm(recipe)
+    refuse_fsdp(recipe.trl.fsdp)
     batch = shared_batch(recipe, Path(output_dir), launched_processes())
     settings = asdict(recipe.trl)
     settings |= {"per_device_train_batch_size": batch.rows, "gradient_accumulation_steps": batch.accumulation}
     if settings["bf16"] is None:
         settings["bf16"] = bool(multiplies_bf16(device_type()))
-    if settings["use_cpu"] is None:
-        settings["use_cpu"] = not torch.cuda.is_available()
+    if settings["use_cpu"] is None or use_cpu:
+        settings["use_cpu"] = use_cpu or device_type() == "cpu"
+    if settings["ddp_find_unused_parameters"] is None:
+        settings["ddp_find_unused_parameters"] = False  # TRL's True walks the graph in every step: all are used
     settings |= {"output_dir": output_dir, "push_to_hub": False}
     try:
         args = CONFIGS[recipe.trl_config or ""](**settings)
@@ -83,7 +86,7 @@ def check_arguments(recipes: list[Recipe]) -> None:
     errors = []
     for recipe in recipes:
         try:
-            training_arguments(recipe, output_dir=str(recipe.run_dir))
+            training_arguments(recipe, output_dir=str(recipe.run_dir), use_cpu=True)
         except RecipeError as error:
             errors += error.messages
     if errors:

@@ -71,6 +71,15 @@ def test_without_a_compiler_the_model_is_not_compiled(monkeypatch, model, capsys
     assert "not on this machine" in capsys.readouterr().err
 
 
+def test_a_compiler_that_fails_in_the_backward_is_found_too(monkeypatch, model, capsys):
+    def forward_only(function):
+        return lambda x: function(x).detach()
+
+    monkeypatch.setattr(torch, "compile", forward_only)
+    assert compiled(model, torch.device(CPU)) is model
+    assert "it trains without" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "peak"),
     [
@@ -326,19 +335,19 @@ def test_a_compiled_models_checkpoint_needs_no_compiler(accelerator, model, toke
 @pytest.mark.parametrize("rounds", [False, True])
 def test_products_of_fp32_stay_fp32(monkeypatch, rounds):
     """On any machine; `rounds` plays one where oneDNN takes the permission it is given."""
-    settings = torch.backends.mkldnn.matmul
-    before, exact = settings.fp32_precision, torch.Tensor.__matmul__
-    try:
-        with monkeypatch.context() as patch:
-            if rounds:
-                patch.setattr(torch.Tensor, "__matmul__", lambda a, b: exact(a.bfloat16().float(), b.float()))
-            use_onednn()
+    exact = torch.Tensor.__matmul__
+    with monkeypatch.context() as patch:
         if rounds:
-            assert settings.fp32_precision == "ieee"
-        a, b = torch.randn(512, 256), torch.randn(256, 512)
-        assert (a @ b - (a.double() @ b.double())).abs().max() < 1e-4  # rounded to bf16 it would be 0.1
-    finally:
-        settings.fp32_precision = before
+            patch.setattr(torch.Tensor, "__matmul__", lambda a, b: exact(a.bfloat16().float(), b.float()))
+        use_onednn(CPU)
+    assert torch.get_float32_matmul_precision() in (("highest",) if rounds else ("highest", "medium"))
+    a, b = torch.randn(512, 256), torch.randn(256, 512)
+    assert (a @ b - (a.double() @ b.double())).abs().max() < 1e-4  # rounded to bf16 it would be 0.1
+
+
+def test_where_a_gpu_works_products_stay_as_they_are():
+    use_onednn("cuda")
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_logits_are_not_copied_to_fp32(tokenizer):

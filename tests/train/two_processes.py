@@ -1,4 +1,4 @@
-"""What test_two_processes launches on each process: train FOLDER SETTINGS | stage|killed FOLDER ARGUMENTS."""
+"""What test_two_processes launches on each process: train FOLDER SETTINGS | stage|killed|bf16 FOLDER ARGUMENTS."""
 
 import json
 import os
@@ -8,11 +8,14 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, DistributedType, PartialState
+from accelerate.utils import broadcast_object_list
+from torch.distributed.tensor import DTensor
 
 from nanohf.model import NanoHFConfig, NanoHFForCausalLM
 from nanohf.optim import muon
 from nanohf.optim.groups import build_optimizer
 from nanohf.optim.named_state import load_named_state, named_state
+from nanohf.recipe.loading import load_recipe
 from nanohf.stages import pretrain as stage
 from nanohf.train import pretrain_loop as pretraining
 
@@ -76,19 +79,23 @@ def train(folder: Path, passes: int = 1, **settings) -> dict:
     weights = accelerator.get_state_dict(model)
     own = state_elements(optimizer)
     named = named_state(optimizer.optimizer, accelerator.unwrap_model(model))
+    collected = sum(t.numel() for name, t in named.items() if not name.endswith(".step"))
+    packed = optimizer.state_dict()["state"].values()
+    packed = sum(t.numel() for kept in packed for t in kept.values() if not isinstance(t, DTensor))
+    (named,) = broadcast_object_list([named])
 
     accelerator.free_memory()
     resumed, again = prepared(accelerator, **settings)
     carried = named
     if accelerator.distributed_type != DistributedType.FSDP:  # whose split parameters only pretraining has
         load_named_state(again.optimizer, accelerator.unwrap_model(resumed), named)
-        carried = named_state(again.optimizer, accelerator.unwrap_model(resumed))
+        (carried,) = broadcast_object_list([named_state(again.optimizer, accelerator.unwrap_model(resumed))])
     came_over = carried.keys() == named.keys() and all(torch.equal(t, named[name]) for name, t in carried.items())
     accelerator.load_state(str(folder / "state"))
     after = steps(accelerator, resumed, again, range(10, 20), passes)
     same = all(torch.equal(t, weights[name]) for name, t in accelerator.get_state_dict(resumed).items())
     found = {"losses": losses, "resumed": after, "same": same, "state": own, "type": str(accelerator.distributed_type)}
-    found |= {"world_size": accelerator.num_processes}
+    found |= {"world_size": accelerator.num_processes, "collected": collected, "packed": packed}
     found |= {"named": {name: t.double().norm().item() for name, t in named.items()}, "carried": came_over}
     (folder / f"found-{accelerator.process_index}.json").write_text(json.dumps(found))
     return found
@@ -112,12 +119,38 @@ def killed_stage(folder: Path, arguments: list[str]) -> None:
     stage.main([*arguments, "--run_dir", str(folder)])
 
 
+def bf16_losses(accelerator, folder: Path) -> list[float]:
+    """Under bf16, with what a layer is given on the way, in dtypes.json."""
+    torch.manual_seed(0)
+    model = NanoHFForCausalLM(NanoHFConfig.from_depth(2, vocab_size=97, hidden_size=32, num_attention_heads=2))
+    dtypes = {}
+
+    def look(layer, arguments, named):
+        dtypes["hidden"] = str(arguments[0].dtype)
+        dtypes["rotary"] = [str(part.dtype) for part in named["position_embeddings"]]
+
+    model.model.layers[1].register_forward_pre_hook(look, with_kwargs=True)
+    with pretraining.no_wrapped_forward(accelerator):
+        model, optimizer = accelerator.prepare(model, build_optimizer(model, sharded=True, lr_scale=0.01))
+    losses = steps(accelerator, model, optimizer, range(3), 1)
+    (folder / "dtypes.json").write_text(json.dumps(dtypes))
+    return losses
+
+
+def bf16(folder: Path, arguments: list[str]) -> None:
+    recipe = load_recipe("pretrain", [*arguments, "--run_dir", str(folder), "--mixed_precision", "bf16"])
+    losses = bf16_losses(stage.open_accelerator(recipe), folder)
+    (folder / "losses.json").write_text(json.dumps(losses))
+
+
 if __name__ == "__main__":
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         allow_fsdp_on_cpu()
     mode, folder, *arguments = sys.argv[1:]
     if mode == "train":
         train(Path(folder), **json.loads(arguments[0]))
+    elif mode == "bf16":
+        bf16(Path(folder), arguments)
     elif mode == "stage":
         stage.main([*arguments, "--run_dir", folder])
     else:

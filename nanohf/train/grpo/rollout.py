@@ -12,7 +12,8 @@ def rollout_func(engine, args) -> Callable:
     """For GRPOTrainer: our engine, which reads each distinct prompt once for its whole group of samples.
 
     `env_mask`, 0 where the engine forced the token, keeps the calculator's output out of the loss. Seeds follow the
-    step, so that a resumed run draws what an uninterrupted one would have drawn.
+    step and rows are counted over all processes, so that a resumed run draws what an uninterrupted one would have
+    drawn, and any number of processes what one would have drawn.
     """
     accept_experimental()
     drawn = {"step": -1, "count": 0}
@@ -20,12 +21,15 @@ def rollout_func(engine, args) -> Callable:
     def rollout(prompts: list, trainer) -> dict:
         step = trainer.state.global_step
         drawn.update(step=step, count=drawn["count"] + 1 if drawn["step"] == step else 0)
-        seed = ((args.seed * 1_000_003 + step) * 101 + drawn["count"]) * 257 + trainer.accelerator.process_index
+        seed = ((args.seed * 1_000_003 + step) * 101 + drawn["count"]) * 257
+        first_row = trainer.accelerator.process_index * len(prompts)  # TRL gives each process the next ones
 
         distinct, samples = whole_groups(prompts)
         ids = [prompt_ids(engine.tokenizer, prompt) for prompt in distinct]
         with trainer.accelerator.autocast():  # once for the whole rollout; the trained model would cast in each forward
-            groups = engine.generate(ids, samples, args.max_completion_length, args.temperature, args.top_k, seed=seed)
+            groups = engine.generate(
+                ids, samples, args.max_completion_length, args.temperature, args.top_k, seed=seed, first_row=first_row
+            )
         completions = [completion for group in groups for completion in group]
         return {
             "prompt_ids": [prompt for prompt in ids for _ in range(samples)],

@@ -35,35 +35,39 @@ def test_rollouts_answer_every_prompt_in_order(model, tokenizer):
     assert again["completion_ids"] == first["completion_ids"]
 
 
-def test_rollouts_differ_by_process(model, tokenizer):
+def test_processes_draw_what_one_would_have_drawn(model, tokenizer):
+    """Also where a group is split between them."""
     args = SimpleNamespace(seed=1, max_completion_length=8, temperature=1.0, top_k=50)
-    prompts = [[{"role": "user", "content": QUESTIONS[0]}]] * 4
-    said = []
-    for rank in range(2):
-        trainer = SimpleNamespace(
-            state=SimpleNamespace(global_step=3), accelerator=SimpleNamespace(process_index=rank, autocast=nullcontext)
-        )
-        said += [tuple(ids) for ids in rollout_func(Engine(model, tokenizer), args)(prompts, trainer)["completion_ids"]]
-    assert len(set(said)) == 8
+    prompts = [[{"role": "user", "content": q}] for q in QUESTIONS for _ in range(4)]
+
+    def said(rank: int, processes: int) -> list[list[int]]:
+        accelerator = SimpleNamespace(process_index=rank, autocast=nullcontext)
+        mine = prompts[rank * 12 // processes : (rank + 1) * 12 // processes]
+        trainer = SimpleNamespace(state=SimpleNamespace(global_step=3), accelerator=accelerator)
+        return rollout_func(Engine(model, tokenizer), args)(mine, trainer)["completion_ids"]
+
+    one = said(0, 1)
+    assert len({tuple(ids) for ids in one[:4]}) == 4
+    for processes in (2, 3, 4):
+        assert [ids for rank in range(processes) for ids in said(rank, processes)] == one
 
 
 def test_no_two_rollouts_share_a_seed():
-    """Of any step, generation of a step, process and recipe's seed."""
+    """Of any step, generation of a step and recipe's seed. Processes do: their rows are others."""
     seeds = []
 
-    def generate(prompts, samples, *_, seed):
+    def generate(prompts, samples, *_, seed, first_row):
         seeds.append(seed)
         return []
 
     engine = SimpleNamespace(generate=generate, tokenizer=None)
-    for recipe_seed, rank in product(range(3), range(9)):
+    for recipe_seed in range(9):
         rollout = rollout_func(
             engine, SimpleNamespace(seed=recipe_seed, max_completion_length=1, temperature=1, top_k=1)
         )
-        accelerator = SimpleNamespace(process_index=rank, autocast=nullcontext)
         for step, _ in product(range(12), range(4)):
-            rollout([], SimpleNamespace(state=SimpleNamespace(global_step=step), accelerator=accelerator))
-    assert len(set(seeds)) == len(seeds) == 3 * 9 * 12 * 4
+            rollout([], SimpleNamespace(state=SimpleNamespace(global_step=step), accelerator=ALONE))
+    assert len(set(seeds)) == len(seeds) == 9 * 12 * 4
 
 
 def test_a_completion_that_fills_the_context_is_cut_off(model, tokenizer):
