@@ -89,15 +89,21 @@ def predicted(name: str, batch: MicroBatch) -> int:
     return saved_bytes(parameters(depth, vocab_size, preset, heads), depth, vocab_size, heads, batch)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize(("rows", "length"), [(1, 1024), (8, 2048)])
-def test_saved_bytes(name, rows, length, bf16, compiled):
-    batch = MicroBatch(rows, length, bf16, compiled)
-    measured = (compiled_bytes if compiled else eager_bytes)(name, batch)
-    assert predicted(name, batch) == pytest.approx(measured, rel=0.1)
+@pytest.mark.slow
+def test_saved_bytes(name, rows, length, bf16):
+    batch = MicroBatch(rows, length, bf16, compiled=False)
+    assert predicted(name, batch) == pytest.approx(eager_bytes(name, batch), rel=0.1)
+
+
+@pytest.mark.parametrize(("name", "bf16"), [("d4", False), ("d4", True), ("d12", True), ("d20", True)])
+@pytest.mark.slow
+def test_saved_bytes_compiled(name, bf16):
+    """A graph does not depend on its rows: one shape tells as much as several."""
+    batch = MicroBatch(8, 2048, bf16, compiled=True)
+    assert predicted(name, batch) == pytest.approx(compiled_bytes(name, batch), rel=0.1)
 
 
 def test_checkpointing_keeps_the_residual_of_each_layer():
