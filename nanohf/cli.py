@@ -78,7 +78,7 @@ def _plan(parser: argparse.ArgumentParser) -> None:
             return report.main(args)
         from nanohf.plan.recipe_plan import recipe_plan
 
-        return report.main(args, recipe_plan(args.recipe_dir))
+        return report.main(args, recipe_plan(args.recipe_dir, args.hardware))
 
     report.add_arguments(parser)
     parser.set_defaults(handler=handler)

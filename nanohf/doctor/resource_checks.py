@@ -3,43 +3,17 @@
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from functools import cache
 
 from nanohf.doctor.check_result import Result, attempt
 from nanohf.hardware.device import multiplies_bf16
+from nanohf.plan.stage_memory import Size, model_size, needed, work_of
 from nanohf.recipe.loading import Recipe
 from nanohf.recipe.stage_names import MODEL_STAGES
 from nanohf.runs import run_folder as runs
-from nanohf.scaling.activations import MicroBatch, cache_bytes, micro_batch_bytes
-from nanohf.scaling.memory import Bytes, memory
-from nanohf.scaling.parameters import Parameters, num_attention_heads, parameters
+from nanohf.scaling.activations import cache_bytes
 
 CERTAINLY = 3.0  # times the free memory: no error of the estimate makes that fit
-PROMPT_TOKENS = 256  # of a grpo row, beside the completion: an assumption
-UNPACKED = 1024  # tokens of a row without max_length: an assumption
-LIBRARIES = 600_000_000  # bytes of a process with torch, transformers and TRL before it has a model
-
-
-@dataclass(frozen=True)
-class Size:
-    """The recipe's model."""
-
-    depth: int
-    vocab_size: int
-    preset: str
-    heads: int
-
-    @property
-    def parameters(self) -> Parameters:
-        return parameters(self.depth, self.vocab_size, self.preset, self.heads)
-
-    @property
-    def bytes(self) -> Bytes:
-        return memory(self.parameters)["total"]
-
-    def micro_batch(self, batch: MicroBatch) -> int:
-        return micro_batch_bytes(self.parameters, self.depth, self.vocab_size, self.heads, batch)
 
 
 def quick(recipes: dict[str, Recipe], todo: list[str]) -> list[Result]:
@@ -61,15 +35,6 @@ def resources(recipes: dict[str, Recipe]) -> list[Result]:
     todo = [stage for stage in MODEL_STAGES if stage in recipes and not runs.done(recipes[stage].run_dir, stage)]
     results = [r for stage in todo for r in attempt(stage, "memory", memory_enough, stage, recipes[stage], size)]
     return results + list(attempt("run", "disk", disk_enough, recipes, size, todo))
-
-
-def model_size(recipes: dict[str, Recipe]) -> Size | None:
-    """From the recipes; None if they hold no pretraining, so that the model comes from elsewhere."""
-    if "tokenizer" not in recipes or "pretrain" not in recipes:
-        return None
-    pretrain = recipes["pretrain"].settings
-    heads = pretrain.num_attention_heads or num_attention_heads(pretrain.depth)
-    return Size(pretrain.depth, recipes["tokenizer"].settings.vocab_size, pretrain.preset, heads)
 
 
 def memory_enough(stage: str, recipe: Recipe, size: Size, too_much: float = 1.0) -> Result:
@@ -95,25 +60,6 @@ def memory_enough(stage: str, recipe: Recipe, size: Size, too_much: float = 1.0)
     if need > 0.8 * free:
         return Result("warn", stage, "memory", figure, f"above 80% of it; if it runs out, {fix}")
     return Result("ok", stage, "memory", figure)
-
-
-def needed(size: Size, batch: MicroBatch, sequences: int) -> int:
-    """Bytes at the peak of one process: its state, a micro-batch, what it generates, and the libraries."""
-    return size.bytes.total + size.micro_batch(batch) + cache_bytes(size.depth, sequences, batch.length) + LIBRARIES
-
-
-def work_of(stage: str, recipe: Recipe, bf16: bool) -> tuple[MicroBatch, int]:
-    """A micro-batch of the stage, and how many sequences it generates at once. bf16: whether that is its `auto`."""
-    args = recipe.training
-    rows = args.per_device_train_batch_size
-    length = PROMPT_TOKENS + args.max_completion_length if stage == "grpo" else args.max_length or UNPACKED
-    wanted = getattr(args, "mixed_precision", "auto") if stage == "pretrain" else getattr(args, "bf16", None)
-    in_bf16 = bf16 if wanted in ("auto", None) else wanted in ("bf16", True)
-    checkpointing = bool(getattr(args, "gradient_checkpointing", False))
-    batch = MicroBatch(rows, length, in_bf16, bool(getattr(args, "torch_compile", False)), checkpointing)
-    if stage != "grpo":
-        return batch, 0
-    return batch, recipe.step_batch.value * recipe.step_batch.completions
 
 
 @cache

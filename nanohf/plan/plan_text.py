@@ -33,6 +33,7 @@ class Plan:
     stages: dict[str, Stage]
     memory: dict[str, Bytes]
     assumed: tuple[str, ...]  # where a recipe does not say
+    card: tuple[str, ...]  # the hardware's name, and a line for each stage
 
 
 def make_plan(
@@ -45,6 +46,7 @@ def make_plan(
     num_attention_heads: int | None = None,
     stages: tuple[Stage, ...] = (),
     assumed: tuple[str, ...] = (),
+    card: tuple[str, ...] = (),
     **pretraining,
 ) -> Plan:
     """Every number that follows from the dials; `render` prints them with their inputs.
@@ -58,6 +60,7 @@ def make_plan(
         num_attention_heads: None for the rule's.
         stages: a recipe's own, in place of what follows from `inputs`.
         assumed: lines for what a recipe does not say.
+        card: the hardware's name and lines on what fits it.
         pretraining: as in `horizon.pretraining`.
 
     Raises:
@@ -82,6 +85,7 @@ def make_plan(
         stages=horizon.stages(pretrain, inputs or StageInputs()) | {stage.name: stage for stage in stages},
         memory=memory(parameters),
         assumed=assumed,
+        card=card,
     )
 
 
@@ -93,6 +97,7 @@ def render(plan: Plan, speeds: dict[str, Speed]) -> str:
         "pretraining": text_lines(plan),
         "steps": step_lines(plan),
         "bytes on one process, fp32, without activations": memory_lines(plan),
+        f"memory of one process on {plan.card[0] if plan.card else ''}, at its peak": plan.card[1:],
         "minutes": minute_lines(plan, speeds),
         "assumed, for the recipe does not say": plan.assumed,
     }
@@ -225,6 +230,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     what.add_argument("--table", action="store_true", help="parameters of depths 1 to 20 instead")
     parser.add_argument("--vocab-size", type=int, metavar="V", help="(default: 65536)")
     parser.add_argument("--preset", choices=counts.PRESETS, help="(default: classic)")
+    parser.add_argument("--hardware", metavar="CARD[xN]", help="whether a recipe's stages fit it, such as l4 or h100x8")
     parser.add_argument(
         "--batch-tokens",
         type=int,
@@ -244,6 +250,8 @@ def main(args: Namespace, recipe: dict | None = None) -> int:
     """recipe: what `plan` takes, read from the recipe folder."""
     dials = {name: getattr(args, name) for name in ("vocab_size", "preset", "batch_tokens")}
     dials = {name: value for name, value in dials.items() if value is not None}
+    if args.hardware and not recipe:
+        raise RecipeError(f"--hardware {args.hardware} is for a recipe: nanohf plan recipes/d12 --hardware l4")
     try:
         if args.table:
             console.result(table(tuple(dict.fromkeys((*TABLE_VOCAB_SIZES, *filter(None, [args.vocab_size]))))))

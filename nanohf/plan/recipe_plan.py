@@ -1,8 +1,10 @@
 """`nanohf plan recipes/d4`: a recipe folder's numbers for the plan's arithmetic, which knows no recipes."""
 
+from nanohf.plan.stage_memory import card_lines
 from nanohf.recipe.loading import Recipe
 from nanohf.recipe.recipe_folder import find_recipe_folder, load_all, run_folder, stage_arguments
 from nanohf.recipe.stage_names import CHAT_STAGES, RESULT_STAGES
+from nanohf.scaling.cards import read_card
 from nanohf.scaling.horizon import Stage
 from nanohf.scaling.stage_steps import Part, chat_stage, problem_stage
 
@@ -12,12 +14,13 @@ PRETRAIN = (
 )  # fmt: skip
 
 
-def recipe_plan(recipe_dir: str) -> dict:
+def recipe_plan(recipe_dir: str, hardware: str | None = None) -> dict:
     """What `nanohf.plan.plan_text.make_plan` takes.
 
     Raises:
-        RecipeError: no such folder, or anything wrong with its recipes.
+        RecipeError: no such folder or hardware, or anything wrong with its recipes.
     """
+    card = read_card(hardware) if hardware else None
     folder = find_recipe_folder(recipe_dir)
     run_dir = run_folder(folder.name)
     recipes = load_all({stage: stage_arguments(folder, run_dir, stage, [], None) for stage in RESULT_STAGES})
@@ -30,6 +33,7 @@ def recipe_plan(recipe_dir: str) -> dict:
         "micro_batch_tokens": pretrain.per_device_train_batch_size * pretrain.max_length,
         "vocab_size": tokenizer.vocab_size,
         "stages": tuple(stage for stage, _ in found),
+        "card": (f"{card.name} x {card.count}", *card_lines(recipes, card)) if card else (),
         "assumed": tuple(line for _, assumed in found for line in assumed),
     }
 
