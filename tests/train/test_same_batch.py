@@ -84,7 +84,7 @@ REFUSED = {
     ("d1", "pretrain", 8): 2,
     **{(name, "pretrain", 8): 4 for name in ("d2", "d3", "d4")},  # 16,384 tokens / 512 / 8
     **{(name, "grpo", 8): 32 for name in ("demo", "d1", "d2", "d3", "d4")},  # 256 completions / 8
-    **{(name, "grpo_fast", 8): 16 for name in ("demo", "d1", "d2", "d3", "d4", "d12")},  # 128 / 8
+    **{(name, "grpo_fast", 8): 16 for name in ("demo", "d1", "d2", "d3", "d4")},  # 128 / 8
 }
 
 
