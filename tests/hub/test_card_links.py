@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import shutil
 from huggingface_hub import HfApi, ModelCard
 from markdown_it import MarkdownIt
 from safetensors.torch import load_file
@@ -28,9 +29,10 @@ ONLINE["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}
 
 
 @pytest.fixture(scope="module")
-def cards(finished):
+def cards(finished, tmp_path_factory):
     """The cards of all stages of a run, as they are on the Hub after its evaluation."""
-    run = finished[0] / "runs/demo"
+    run = tmp_path_factory.mktemp("cards") / "runs/demo"  # a copy: where a stage was pushed to is part of its record
+    shutil.copytree(finished[0] / "runs/demo", run)
     for stage in RESULT_STAGES:
         push_stage(run, stage, f"tester/cards-{stage}")
         update_card(run, stage)

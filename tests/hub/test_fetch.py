@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import shutil
 from huggingface_hub import HfApi
 from records import FIGURES, a_recipe
 from safetensors.torch import load_file
@@ -42,7 +43,8 @@ def same_weights(folder: Path, other: Path) -> bool:
 @pytest.mark.slow
 def test_a_run_that_ended_after_midtrain_continues_from_the_hub(finished, tmp_path):
     """The result is that of the uninterrupted run, to the bit, and so are its scores."""
-    run = finished[0] / "runs/demo"
+    run = tmp_path / "first/runs/demo"  # a copy: where a stage was pushed to is part of its record
+    shutil.copytree(finished[0] / "runs/demo", run)
     for stage in ("tokenizer", "pretrain", "midtrain"):
         push_stage(run, stage, f"tester/go-{stage}")
     said = nanohf_run(tmp_path, "--from-hub", "tester/go", "--name", "elsewhere")
