@@ -4,12 +4,12 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import shutil
 from huggingface_hub import HfApi, ModelCard
 from markdown_it import MarkdownIt
 from safetensors.torch import load_file

@@ -2,13 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-import shutil
 from huggingface_hub import HfApi
 from records import FIGURES, a_recipe
 from safetensors.torch import load_file

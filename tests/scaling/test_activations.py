@@ -98,7 +98,7 @@ def test_saved_bytes(name, rows, length, bf16):
     assert predicted(name, batch) == pytest.approx(eager_bytes(name, batch), rel=0.01)
 
 
-@pytest.mark.parametrize(("name", "bf16"), [("d4", False), ("d4", True), ("d12", True), ("d20", True)])
+@pytest.mark.parametrize(("name", "bf16"), [("d4", False), ("d12", True)])
 @pytest.mark.slow
 def test_saved_bytes_compiled(name, bf16):
     """A graph does not depend on its rows: one shape tells as much as several."""
