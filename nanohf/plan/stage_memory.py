@@ -56,7 +56,7 @@ def work_of(stage: str, recipe: Recipe, bf16: bool) -> tuple[MicroBatch, int]:
     length = PROMPT_TOKENS + args.max_completion_length if stage == "grpo" else args.max_length or UNPACKED
     wanted = getattr(args, "mixed_precision", "auto") if stage == "pretrain" else getattr(args, "bf16", None)
     in_bf16 = bf16 if wanted in ("auto", None) else wanted in ("bf16", True)
-    checkpointing = bool(getattr(args, "gradient_checkpointing", False))
+    checkpointing = bool(getattr(args, "activation_checkpointing", False))
     batch = MicroBatch(rows, length, in_bf16, bool(getattr(args, "torch_compile", False)), checkpointing)
     if stage != "grpo":
         return batch, 0

@@ -70,7 +70,8 @@ def work(recipe: Recipe) -> None:
     given = [asdict(count) for count in counts]
     for line in mixture_table(given):
         console.progress(line)
-    lr_scale = lr_scale_of(stage, args, sum(count.tokens for count in counts), len(rows))
+    tokens = sum(count.tokens for count in counts)
+    lr_scale = lr_scale_of(stage, args, tokens, len(rows)) if stage.optimizer == "muon" else None
     optimizer, schedule = make_optimizer(stage, model, lr_scale)
     if stage.carry_optimizer and optimizer is not None:
         carry_over(optimizer, model, source)

@@ -53,3 +53,12 @@ def test_unknown_hardware_is_refused_with_the_names(name, capsys):
 def test_hardware_is_for_a_recipe(capsys):
     assert main(["plan", "--depth", "4", "--hardware", "l4"]) == 2
     assert "--hardware l4 is for a recipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["midtrain", "sft", "grpo"])
+def test_layers_are_computed_again_only_where_the_recipe_says_so(name, tmp_path):
+    """TRL's own default is to do so, ours is not."""
+    folder = find_recipe_folder("recipes/d12")
+    for changes, expected in (([], False), ([f"{name}.activation_checkpointing=true"], True)):
+        recipe = load_all({name: stage_arguments(folder, tmp_path, name, changes, None)})[name]
+        assert work_of(name, recipe, bf16=True)[0].checkpointing is expected
