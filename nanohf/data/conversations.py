@@ -20,6 +20,7 @@ A source that names no converter gets the first of these that its columns allow:
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle, groupby
 from typing import Any
 
@@ -59,10 +60,15 @@ def conversations(source: ChatSource, measured: bool = False) -> tuple[Dataset, 
     Raises:
         RecipeError: columns that no conversation can be made of; more rows left out than stay; none on this side.
     """
-    rows, faults = _conversations(source, source_table(source))
-    if source.held_out is None:
-        return rows, faults
-    return rows.filter(lambda row: on_this_side(row["messages"], source.held_out, measured)), faults
+    rows, faults = _conversations(source, source_table(source), measured)
+    if not len(rows):
+        raise RecipeError(none_left(source))
+    return rows, faults
+
+
+def none_left(source: ChatSource) -> str:
+    why = f": held_out={source.held_out:g} leaves none on this side" if source.held_out else ""
+    return f"source {source.name} gives no row{why}"
 
 
 def on_this_side(messages: list[dict], held_out: float, measured: bool) -> bool:
@@ -82,10 +88,9 @@ def first_conversations(source: ChatSource) -> tuple[Dataset, Faults]:
     return _conversations(source, table.rename(source.columns, source.name) if source.columns else table)
 
 
-def _conversations(source: ChatSource, table: Table) -> tuple[Dataset, Faults]:
+def _conversations(source: ChatSource, table: Table, measured: bool = False) -> tuple[Dataset, Faults]:
     rows = table.data.map(
-        converted,
-        fn_kwargs={"converter": converter_of(source, table), "form": table.format},
+        reader(source, table, measured),
         remove_columns=table.data.column_names,
         features=Features({**MESSAGES, **FAULT}),
         load_from_cache_file=False,  # datasets knows our functions by name only, and would not see them change
@@ -95,9 +100,18 @@ def _conversations(source: ChatSource, table: Table) -> tuple[Dataset, Faults]:
         if fault:
             faults.add(row, fault)
     faults.refuse_most(f"source {source.name}", len(rows))
-    if faults:
-        rows = rows.select([i for i, fault in enumerate(rows["fault"]) if not fault])
+    rows = rows.select([i for i, messages in enumerate(rows["messages"]) if messages])
     return rows.remove_columns("fault"), faults
+
+
+def reader(source: ChatSource, table: Table, measured: bool) -> Callable[[dict], dict]:
+    """Makes {messages, fault} of a stored row: `converted`, with what the source says.
+
+    Raises:
+        RecipeError: as `converter_of`.
+    """
+    converter = converter_of(source, table)
+    return partial(converted, converter=converter, form=table.format, held_out=source.held_out, measured=measured)
 
 
 def converter_of(source: ChatSource, table: Table) -> str:
@@ -164,8 +178,8 @@ def source_table(source: ChatSource) -> Table:
     return table.rename(source.columns, source.name) if source.columns else table
 
 
-def converted(row: dict, converter: str, form: RowFormat) -> dict:
-    """A stored row's {messages, fault}: no messages where there is a fault."""
+def converted(row: dict, converter: str, form: RowFormat, held_out: float | None, measured: bool) -> dict:
+    """A stored row's {messages, fault}: no messages where there is a fault, or where it is for the other side."""
     try:
         messages = CONVERT[converter](form.read(row))["messages"]
         check(messages)
@@ -173,7 +187,8 @@ def converted(row: dict, converter: str, form: RowFormat) -> dict:
         return {"messages": [], "fault": str(error)}
     except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:  # nested values of other kinds
         return {"messages": [], "fault": f"not what converter={converter} reads ({type(error).__name__}: {error})"}
-    return {"messages": messages, "fault": ""}
+    taken = held_out is None or on_this_side(messages, held_out, measured)
+    return {"messages": messages if taken else [], "fault": ""}
 
 
 def check(messages: list[dict]) -> None:

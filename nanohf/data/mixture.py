@@ -21,7 +21,7 @@ from datasets import Dataset, DatasetInfo, Features, List, Value, concatenate_da
 
 from nanohf import console
 from nanohf.data.chat_source import ChatSource
-from nanohf.data.conversations import converted, converter_of, documents, on_this_side, source_table
+from nanohf.data.conversations import documents, none_left, reader, source_table
 from nanohf.data.row_faults import Faults
 from nanohf.data.spread import available_cores, in_order
 from nanohf.errors import RecipeError
@@ -91,11 +91,6 @@ def mixed(parts: list[Part], sources: list[ChatSource], seed: int) -> tuple[Data
     return concatenate_datasets(tables).shuffle(seed=seed), list(given)
 
 
-def source_rows(tokenizer, source: ChatSource, args: Any, measured: bool = False) -> tuple[Dataset, Given]:
-    """One source's rows and what it gives, whatever the others give. measured: of an eval_mixture."""
-    return repeated(source_part(tokenizer, source, args, measured=measured), source)
-
-
 def source_part(
     tokenizer, source: ChatSource, args: Any, file: Path | None = None, tokens: float = inf, measured: bool = False
 ) -> Part:
@@ -108,9 +103,7 @@ def source_part(
     if source.is_document:
         return Part(_document_rows(tokenizer, source, args, file, tokens), {})
     table = source_table(source)
-    read = partial(converted, converter=converter_of(source, table), form=table.format)
-    if source.held_out is not None:
-        read = partial(_on_this_side, read=read, held_out=source.held_out, measured=measured)
+    read = reader(source, table, measured)
     rows, faults, untrained = _rows(tokenizer, table.data, args, read, file, source.name)
     faults.refuse_most(f"source {source.name}", len(table))
     return Part(rows, {"malformed": len(faults), "untrained": untrained, "reason": faults.summary()})
@@ -124,8 +117,7 @@ def repeated(part: Part, source: ChatSource) -> tuple[Dataset, Given]:
     """
     order = [i % len(part.rows) for i in range(round(len(part.rows) * source.epochs))]
     if not order:
-        of = f": held_out={source.held_out:g} leaves none on this side" if source.held_out else ""
-        raise RecipeError(f"source {source.name} gives no row{of}")
+        raise RecipeError(none_left(source))
     table = part.rows.select(order)
     tokens, trained, cut = (int(numpy.sum(table[name][:])) for name in ("tokens", "trained", "cut"))
     return table.select_columns(list(ROWS)), Given(source.name, len(table), tokens, trained, cut, **part.left_out)
@@ -135,13 +127,6 @@ def conversation_rows(tokenizer, table: Dataset, args: Any) -> tuple[Dataset, in
     """Each conversation's row (COUNTED), and how many have no trained token within max_length and are left out."""
     rows, _, untrained = _rows(tokenizer, table, args, _without_fault)
     return rows, untrained
-
-
-def _on_this_side(row: dict, read: Callable, held_out: float, measured: bool) -> dict:
-    """What `read` gives, without messages where they belong to the other side."""
-    found = read(row)
-    apart = found["messages"] and not on_this_side(found["messages"], held_out, measured)
-    return found | {"messages": []} if apart else found
 
 
 def _without_fault(row: dict) -> dict:

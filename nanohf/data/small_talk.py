@@ -119,10 +119,7 @@ class Phrase(str):
 
 class Talk(Cast):
     members = {key: [Phrase(word) for word in words] for key, words in MEMBERS.items()}
-
-    @property
-    def rules(self) -> dict[str, str]:
-        return RULES
+    rules = RULES
 
 
 def rows(kind: str, split: str, size: int, seed: int = 0) -> Iterator[dict]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nanohf.data.chat_source import ChatSource
-from nanohf.data.mixture import source_rows
+from nanohf.data.mixture import mixture_parts, repeated
 from nanohf.evals.bpb import bits_per_byte
 from nanohf.evals.held_out import HeldOut, compared, loss_of_conversations
 from nanohf.tokenizer.train_bpe import token_bytes
@@ -24,7 +24,8 @@ SOURCES = [
 
 @pytest.fixture
 def held_out(tokenizer):
-    rows = [source_rows(tokenizer, source, SETTINGS)[0] for source in SOURCES]
+    parts = mixture_parts(tokenizer, SOURCES, SETTINGS, measured=True)
+    rows = [repeated(part, source)[0] for part, source in zip(parts, SOURCES, strict=True)]
     return HeldOut(SOURCES, rows, token_bytes(tokenizer), batch_size=3), rows
 
 

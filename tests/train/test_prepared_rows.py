@@ -92,7 +92,8 @@ def test_the_same_rows_by_any_number_of_processes_and_from_the_files(tokenizer, 
     assert rows.to_list() == expected
     assert (given[0].malformed, given[0].untrained) == (2, 1)
     assert given[0].cut > 0
-    held_out = data.source_rows(tokenizer, HELD_OUT[0], settings())[0].to_list()
+    (part,) = data.mixture_parts(tokenizer, HELD_OUT[:1], settings(), measured=True)
+    held_out = data.repeated(part, HELD_OUT[0])[0].to_list()
     for number, processes in enumerate((1, 3)):
         args = settings(dataset_num_proc=processes)
         for _ in ("made", "found"):

@@ -20,21 +20,15 @@ _SENTENCE = re.compile(r"(?<=[.?!]) ")
 class SchoolCast(Cast):
     """A thing brings one way of coming by it and one of parting with it; a second thing is of the first one's kind."""
 
-    members = MEMBERS
-
-    @property
-    def rules(self) -> dict[str, str]:
-        return RULES
+    members, rules = MEMBERS, RULES
 
     def draw(self, key: str):
-        value = super().draw(key)
-        while str(value) in map(str, self.values()):
-            value = super().draw(key)
+        taken = {str(value) for value in self.values()}
+        first = self.get("thing") if key.startswith("thing") else None
+        while str(value := super().draw(key)) in taken or (first and value.kind != first.kind):
+            continue
         if not key.startswith("thing"):
             return value
-        first = self.get("thing")
-        while first and key != "thing" and (value.kind != first.kind or value.name == first.name):
-            value = super().draw(key)
         return Member(**vars(value) | {"got": self.rng.choice(value.got), "lost": self.rng.choice(value.lost)})
 
 

@@ -1,14 +1,12 @@
 """The situations of school problems: what happens with which numbers, and the steps that solve it."""
 
-import operator
 import random
 import re
 from decimal import Decimal
 from typing import Any
 
-from nanohf.data.toy_world.toy_word_problems import held_out
+from nanohf.data.toy_world.toy_word_problems import OPERATIONS, held_out
 
-OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 STEP = re.compile(r"(\w+)([-+*/])(\w+) ?(.*)")
 LARGEST = 10_000  # of a result
 MAGNITUDES = ((2, 12), (2, 99), (20, 99), (100, 999))
@@ -55,7 +53,7 @@ class Situation:
             left, right = numbers[x], numbers[y]
             if sign == "/" and left % right:
                 return False
-            result = left // right if sign == "/" else OPERATIONS[sign](left, right)
+            result = OPERATIONS[sign](left, right)
             if not 2 <= result < LARGEST:
                 return False
             numbers[f"r{number}"] = result

@@ -14,46 +14,6 @@ import re
 from nanohf.data.toy_world.lexicon import MEMBERS, Member
 
 
-class Cast(dict):
-    """Who and what one text is about; what it names for the first time is drawn from people or members."""
-
-    members: dict[str, list] = MEMBERS
-
-    def __init__(self, rng: random.Random, people: list[Member], **known):
-        super().__init__(known)
-        self.rng, self.people = rng, people
-
-    def __missing__(self, key: str):
-        self[key] = value = self.draw(key)
-        return value
-
-    def draw(self, key: str):
-        """Somebody or something that the text does not have yet."""
-        pool = self.people if key in "ABC" else self.members[key.rstrip("23")]
-        value = self.rng.choice(pool)
-        while any(value is other for other in self.values()):
-            value = self.rng.choice(pool)
-        return value
-
-    @property
-    def rules(self) -> dict[str, str]:
-        return RULES
-
-
-_CHOICE, _RULE, _SPACES = re.compile(r"\(([^()]*)\)"), re.compile(r"<(\w+)>"), re.compile("  +")
-_ARTICLE, _START = re.compile(r"\b([Aa]) (?=[aeiou]|hour)"), re.compile(r'(?:^|[.!?] |\n)"?[a-z]')
-
-
-def tell(pattern: str, cast: Cast) -> str:
-    """One text of a pattern; `a` becomes `an` where it must, and sentences start with a capital."""
-    choice = cast.rng.choice
-    while "(" in pattern or "<" in pattern:
-        pattern = _CHOICE.sub(lambda m: choice(m[1].split("|")), pattern)
-        pattern = _RULE.sub(lambda m: f"({cast.rules[m[1]]})", pattern)
-    text = _SPACES.sub(" ", pattern.format_map(cast)).strip()
-    return _START.sub(lambda m: m[0].upper(), _ARTICLE.sub(r"\1n ", text))
-
-
 def patterns(text: str) -> list[str]:
     """One pattern per line; an indented line continues the one before."""
     return re.sub(r"\n +", " ", text.strip()).split("\n")
@@ -114,3 +74,40 @@ about_thing: There is a {colour} {thing.one} <spot>.|{A} has a <big> {thing.one}
     <spot>.|The {thing.one} is <spot>.""")
 )
 RULES |= {"number": "|".join(map(str, range(3, 60))), "newline": "\n"}
+
+
+class Cast(dict):
+    """Who and what one text is about; what it names for the first time is drawn from people or members."""
+
+    members: dict[str, list] = MEMBERS
+    rules: dict[str, str] = RULES
+
+    def __init__(self, rng: random.Random, people: list[Member], **known):
+        super().__init__(known)
+        self.rng, self.people = rng, people
+
+    def __missing__(self, key: str):
+        self[key] = value = self.draw(key)
+        return value
+
+    def draw(self, key: str):
+        """Somebody or something that the text does not have yet."""
+        pool = self.people if key in "ABC" else self.members[key.rstrip("23")]
+        value = self.rng.choice(pool)
+        while any(value is other for other in self.values()):
+            value = self.rng.choice(pool)
+        return value
+
+
+_CHOICE, _RULE, _SPACES = re.compile(r"\(([^()]*)\)"), re.compile(r"<(\w+)>"), re.compile("  +")
+_ARTICLE, _START = re.compile(r"\b([Aa]) (?=[aeiou]|hour)"), re.compile(r'(?:^|[.!?] |\n)"?[a-z]')
+
+
+def tell(pattern: str, cast: Cast) -> str:
+    """One text of a pattern; `a` becomes `an` where it must, and sentences start with a capital."""
+    choice = cast.rng.choice
+    while "(" in pattern or "<" in pattern:
+        pattern = _CHOICE.sub(lambda m: choice(m[1].split("|")), pattern)
+        pattern = _RULE.sub(lambda m: f"({cast.rules[m[1]]})", pattern)
+    text = _SPACES.sub(" ", pattern.format_map(cast)).strip()
+    return _START.sub(lambda m: m[0].upper(), _ARTICLE.sub(r"\1n ", text))
