@@ -100,10 +100,8 @@ def training_texts(recipes: dict[str, Recipe]) -> dict[str, Texts]:
             found.append((source.held_out or 0, rows, source.name, few))
     if recipe := recipes.get("grpo"):
         for asked in recipe.settings.ladder:
-            rows, name = (
-                min(asked.rows or ROWS, ROWS),
-                " ".join(filter(None, (asked.dataset, asked.config, asked.split))),
-            )
+            rows = min(asked.rows or ROWS, ROWS)
+            name = " ".join(filter(None, (asked.dataset, asked.config, asked.split)))
             found.append((asked.held_out or 0, rows, name, partial(questions, asked, "train", rows)))
     found.sort(key=lambda source: (-source[0], source[1]))
     return {name: texts for *_, name, texts in found}
